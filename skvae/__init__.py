@@ -1,0 +1,17 @@
+"""A convolutional variational autoencoder as a scikit-learn estimator."""
+
+import os
+
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    msg = (
+        "skvae runs on Keras's TensorFlow backend, but the environment variable "
+        f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}. Unset it, or set it to "
+        "'tensorflow'."
+    )
+    raise ImportError(msg)
+
+from skvae.estimator import ConvVAE
+
+__version__ = "0.1.0"
+
+__all__ = ["ConvVAE", "__version__"]

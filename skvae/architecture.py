@@ -1,0 +1,112 @@
+"""What a network is, as plain values: the key under which compiled networks are shared.
+
+numpy alone, so that an estimator can be loaded and looked at without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+OPTIMIZERS = (
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "lion",
+    "nadam",
+    "rmsprop",
+    "sgd",
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The choices that fix a network's shapes and its graph.
+
+    Numbers that training reads at run time (learning rate, beta, batch size) are
+    not here: changing them must not build or trace anything.
+    """
+
+    image_shape: tuple[int, int, int]  # (height, width, channels)
+    latent_dim: int
+    filters: int
+    hidden_layers: int
+    kernel_size: int
+    last_activation: str
+    likelihood: str
+
+    @property
+    def n_pixels(self) -> int:
+        """Number of values in one image: height x width x channels."""
+        return math.prod(self.image_shape)
+
+    @property
+    def stage_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the image and after each of the encoder's convolutions.
+
+        A convolution with stride 2 and "same" padding halves a size, rounding up.
+        """
+        height, width, _ = self.image_shape
+        sizes = [(height, width)]
+        for _ in range(self.hidden_layers):
+            height, width = (height + 1) // 2, (width + 1) // 2
+            sizes.append((height, width))
+        return sizes
+
+    @property
+    def stage_filters(self) -> list[int]:
+        """Filters of each of the encoder's convolutions, doubling from `filters`."""
+        return [self.filters * 2**i for i in range(self.hidden_layers)]
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every weight under its Keras path, the encoder's first."""
+        height, width = self.stage_sizes[-1]
+        channels = self.image_shape[-1]
+        filters = self.stage_filters
+        flat = height * width * filters[-1]
+        kernel = (self.kernel_size, self.kernel_size)
+        shapes: dict[str, tuple[int, ...]] = {}
+
+        def layer(name: str, kernel_shape: tuple[int, ...], n_outputs: int) -> None:
+            shapes[f"{name}/kernel"] = kernel_shape
+            shapes[f"{name}/bias"] = (n_outputs,)
+
+        def dense(name: str, n_inputs: int, n_outputs: int) -> None:
+            layer(name, (n_inputs, n_outputs), n_outputs)
+
+        # The encoder's convolutions read image channels, then the stage before.
+        encoder_inputs = [channels, *filters[:-1]]
+        for i, (n_in, n_out) in enumerate(zip(encoder_inputs, filters, strict=True)):
+            layer(f"encoder_conv_{i}", (*kernel, n_in, n_out), n_out)
+        dense("encoder_intermediate_layer", flat, self.latent_dim * 8)
+        dense("encoder_z_mean", self.latent_dim * 8, self.latent_dim)
+        dense("encoder_z_log_var", self.latent_dim * 8, self.latent_dim)
+        dense("decoder_intermediate", self.latent_dim, flat)
+        # A transposed convolution's kernel is (height, width, outputs, inputs). The
+        # first keeps the encoder's last number of filters, the others halve it.
+        decoder_outputs = filters[::-1]
+        decoder_inputs = [filters[-1], *decoder_outputs[:-1]]
+        for i, (n_in, n_out) in enumerate(
+            zip(decoder_inputs, decoder_outputs, strict=True)
+        ):
+            layer(f"decoder_conv_{i}", (*kernel, n_out, n_in), n_out)
+        layer("decoder_output", (*kernel, channels, filters[0]), channels)
+        return shapes
+
+    def pack(self, weights: dict[str, np.ndarray]) -> np.ndarray:
+        """All weights in one vector (n_weights,), in the order of `weight_shapes`."""
+        return np.concatenate([weights[path].ravel() for path in self.weight_shapes])
+
+    def unpack(self, vector: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the vector (n_weights,) into a copied array a weight."""
+        weights = {}
+        start = 0
+        for path, shape in self.weight_shapes.items():
+            stop = start + math.prod(shape)
+            weights[path] = vector[start:stop].reshape(shape).copy()
+            start = stop
+        return weights

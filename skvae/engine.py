@@ -1,0 +1,486 @@
+"""The engine: compiled networks, shared by all estimators, and the calls that run them.
+
+The only module that imports TensorFlow, itself imported on first use. It knows
+arrays and architectures, not estimators.
+
+All weights of a network travel as one vector: one conversion a call, and one variable
+for the optimizer to update, where a variable a layer would cost small networks half
+their time in overhead. Inference functions take that vector as an argument, so that
+one trace serves every estimator of an architecture. Training needs variables, because
+a Keras optimizer cannot run without them on TensorFlow; they live in a `Trainer`,
+which a fit leases, fills and hands back.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from skvae import network, objective
+from skvae.architecture import Architecture
+
+if keras.backend.backend() != "tensorflow":
+    msg = (
+        "skvae runs on Keras's TensorFlow backend, but Keras was loaded with "
+        f"{keras.backend.backend()!r}. Set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is first imported."
+    )
+    raise ImportError(msg)
+
+# The gradient of the loss in nats per pixel is clipped to this global norm.
+GRADIENT_CLIP_NORM = 1.0
+
+# The smallest noise variance, in the network's units: a standard deviation of a
+# thousandth of the value range.
+MIN_NOISE_VARIANCE = 1e-6
+
+# The learned noise variance is a running mean of the batches' mean squared error, in
+# which the newest batch weighs at least this much: about the last 20 steps count.
+NOISE_VARIANCE_MIN_RATE = 0.05
+
+# Scoring decodes at most about this many pixels at once, so that its memory does not
+# grow with the number of draws.
+DECODED_PIXELS = 2**20
+
+# How many architectures stay compiled; the least recently used goes first, and one
+# that a fit has leased stays.
+MAX_NETWORKS = 16
+
+# Building and tracing are for one thread at a time; so is the cache.
+_lock = threading.RLock()
+
+_SCALAR = tf.TensorSpec((), tf.float64)
+_VECTOR = tf.TensorSpec((None,), tf.float32)
+_COUNT = tf.TensorSpec((), tf.int64)
+_DRAWS = (
+    tf.TensorSpec((None, None), tf.float64),  # points
+    tf.TensorSpec((None, None), tf.float64),  # projection
+    tf.TensorSpec((None,), tf.float64),  # offset
+)
+
+
+class _GraphFunction:
+    """A body that is traced once for each dtype of its first argument.
+
+    Only the length of that argument's first axis varies from call to call.
+    """
+
+    def __init__(
+        self, body: Callable[..., Any], row_shape: tuple[int, ...], *signature: Any
+    ) -> None:
+        self._body = body
+        self._row_shape = row_shape
+        self._signature = signature
+        self._traced: dict[np.dtype, Callable[..., Any]] = {}
+
+    def __call__(self, rows: np.ndarray, *args: Any) -> Any:
+        if rows.dtype not in self._traced:
+            with _lock:
+                if rows.dtype not in self._traced:
+                    self._traced[rows.dtype] = tf.function(
+                        self._body,
+                        input_signature=(
+                            tf.TensorSpec((None, *self._row_shape), rows.dtype),
+                            *self._signature,
+                        ),
+                        autograph=False,
+                    ).get_concrete_function()
+        return self._traced[rows.dtype](
+            tf.convert_to_tensor(rows),
+            *(
+                tf.convert_to_tensor(arg, spec.dtype)
+                for arg, spec in zip(args, self._signature, strict=True)
+            ),
+        )
+
+
+class Network:
+    """One architecture, built once, with the functions that need no variables.
+
+    Images enter every function in the caller's units, with the interval
+    [low, low + span] of them that the network sees as [0, 1].
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self._encoder = network.build_encoder(architecture)
+        self._decoder = network.build_decoder(architecture, "linear")
+        self._shapes = list(architecture.weight_shapes.values())
+        self._sizes = [math.prod(shape) for shape in self._shapes]
+        self._n_encoder_weights = len(self._encoder.trainable_variables)
+        self.n_weights = sum(self._sizes)
+        self.idle_trainers: defaultdict[str, list[Trainer]] = defaultdict(list)
+        self.n_leased = 0
+        image_shape = architecture.image_shape
+        units = (_SCALAR, _SCALAR)
+        scored = (_VECTOR, *units, _SCALAR, *_DRAWS)
+        self.encode = _GraphFunction(self._encode, image_shape, _VECTOR, *units)
+        self.decode = _GraphFunction(self._decode, (architecture.latent_dim,), _VECTOR)
+        self.elbo = _GraphFunction(self._elbo, image_shape, *scored)
+        self.score = _GraphFunction(self._score, image_shape, *scored)
+
+    # The parts of the graph, shared with `Trainer`.
+
+    def unpack(self, weights: Any) -> list[Any]:
+        """Split the weights (n_weights,) into a tensor a weight, encoder first."""
+        parts = tf.split(weights, self._sizes)
+        return [
+            tf.reshape(part, shape)
+            for part, shape in zip(parts, self._shapes, strict=True)
+        ]
+
+    def scale(self, images: Any, low: Any, span: Any) -> Any:
+        """Bring images from the caller's units and dtype to the network's, float32.
+
+        float64 is scaled before it is cast, so that small differences at a large
+        offset survive. The span is an input of the graph: TensorFlow turns division
+        by a constant into a product with its reciprocal, which rounds otherwise.
+        """
+        working = tf.float64 if images.dtype == tf.float64 else tf.float32
+        images = tf.cast(images, working) - tf.cast(low, working)
+        images = tf.cast(images / tf.cast(span, working), tf.float32)
+        if self.architecture.likelihood == "bernoulli":
+            images = tf.clip_by_value(images, 0.0, 1.0)
+        return images
+
+    def posterior(self, weights: list[Any], images: Any) -> tuple[Any, Any]:
+        """Encode: (n, H, W, C) -> z_mean and z_log_var, each (n, latent_dim)."""
+        encoder_weights = weights[: self._n_encoder_weights]
+        (z_mean, z_log_var), _ = self._encoder.stateless_call(
+            encoder_weights, [], images
+        )
+        return z_mean, z_log_var
+
+    def outputs(self, weights: list[Any], z: Any) -> Any:
+        """Decode up to the last activation: (n, latent_dim) -> (n, H, W, C)."""
+        decoder_weights = weights[self._n_encoder_weights :]
+        outputs, _ = self._decoder.stateless_call(decoder_weights, [], z)
+        return outputs
+
+    def log_likelihood(self, images: Any, outputs: Any, noise_variance: Any) -> Any:
+        """Give log p(x | z) of each image (n,), in the dtype of `noise_variance`."""
+        errors = objective.pixel_error(
+            self.architecture,
+            tf.cast(images, noise_variance.dtype),
+            tf.cast(outputs, noise_variance.dtype),
+        )
+        normaliser = objective.normaliser(self.architecture, noise_variance)
+        return -errors / (2.0 * noise_variance) - normaliser
+
+    # The bodies of the graph functions.
+
+    def _encode(self, images: Any, weights: Any, low: Any, span: Any) -> Any:
+        return self.posterior(self.unpack(weights), self.scale(images, low, span))
+
+    def _decode(self, z: Any, weights: Any) -> Any:
+        """Latents to the likelihood's mean, in the network's units."""
+        outputs = self.outputs(self.unpack(weights), z)
+        return objective.decoder_mean(self.architecture, outputs)
+
+    def _elbo(
+        self,
+        images: Any,
+        weights: Any,
+        low: Any,
+        span: Any,
+        noise_variance: Any,
+        points: Any,
+        projection: Any,
+        offset: Any,
+    ) -> Any:
+        """Evidence lower bound of each image (n,), one draw and the exact KL."""
+        parts = self.unpack(weights)
+        images = self.scale(images, low, span)
+        z_mean, z_log_var = self.posterior(parts, images)
+        epsilon = _normal_draws(
+            points, _shift(images, projection, offset)
+        )  # (n, 1, latent_dim)
+        epsilon = tf.cast(epsilon[:, 0], tf.float32)
+        z = z_mean + tf.exp(0.5 * z_log_var) * epsilon
+        outputs = self.outputs(parts, z)
+        kl = tf.reduce_sum(objective.kl_divergence(z_mean, z_log_var), axis=1)
+        log_likelihood = self.log_likelihood(images, outputs, noise_variance)
+        return log_likelihood - tf.cast(kl, tf.float64)
+
+    def _score(
+        self,
+        images: Any,
+        weights: Any,
+        low: Any,
+        span: Any,
+        noise_variance: Any,
+        points: Any,
+        projection: Any,
+        offset: Any,
+    ) -> Any:
+        """Importance-weighted estimate of log p(x) of each image, (n,) float64.
+
+        Burda, Grosse and Salakhutdinov (2016), equation 8: the log of the mean of
+        p(x | z) p(z) / q(z | x) over draws z from q(z | x). One row at a time with all
+        its draws, so that no bit of a row's score depends on its neighbours.
+        """
+        parts = self.unpack(weights)
+        n_draws = tf.shape(points)[0]
+        chunk = max(1, DECODED_PIXELS // self.architecture.n_pixels)
+
+        def score_row(image: Any) -> Any:
+            image = self.scale(image[None], low, span)  # (1, H, W, C)
+            z_mean, z_log_var = self.posterior(parts, image)
+            z_mean = tf.cast(z_mean, tf.float64)
+            z_log_var = tf.cast(z_log_var, tf.float64)
+            shift = _shift(image, projection, offset)
+
+            def add_chunk(start: Any, log_sum: Any) -> tuple[Any, Any]:
+                epsilon = _normal_draws(points[start : start + chunk], shift)[0]
+                z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (chunk, latent_dim)
+                outputs = self.outputs(parts, tf.cast(z, tf.float32))
+                log_likelihood = self.log_likelihood(image, outputs, noise_variance)
+                # log p(z) - log q(z | x): the 2 pi of both densities cancel.
+                log_ratio = 0.5 * tf.reduce_sum(
+                    tf.square(epsilon) + z_log_var - tf.square(z), axis=1
+                )
+                log_weights = tf.concat(
+                    [[log_sum], log_likelihood + log_ratio], axis=0
+                )
+                return start + chunk, tf.reduce_logsumexp(log_weights)
+
+            _, log_sum = tf.while_loop(
+                lambda start, _: start < n_draws,
+                add_chunk,
+                (0, tf.constant(-np.inf, tf.float64)),
+            )
+            return log_sum - tf.math.log(tf.cast(n_draws, tf.float64))
+
+        return tf.map_fn(score_row, images, fn_output_signature=tf.float64)
+
+
+def _shift(images: Any, projection: Any, offset: Any) -> Any:
+    """How far each row moves the points of its draws: (n, H, W, C) -> (n, L)."""
+    rows = tf.reshape(images, (tf.shape(images)[0], -1))
+    return tf.cast(rows, tf.float64) @ projection + offset
+
+
+def _normal_draws(points: Any, shift: Any) -> Any:
+    """Standard normal draws: points (k, L) and shifts (n, L) -> (n, k, L)."""
+    uniform = tf.math.floormod(points + shift[:, None, :], 1.0)
+    # 0 has no finite quantile; the next float64 below 1 has one.
+    return tf.math.ndtri(tf.maximum(uniform, 1e-16))
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a training step changes, as numpy arrays."""
+
+    weights: np.ndarray  # (n_weights,)
+    noise_variance: float  # in the network's units
+    optimizer_arrays: dict[str, np.ndarray]  # empty: as a new optimizer has them
+
+
+class Trainer:
+    """Variables, optimizer and training graph of one network, for one fit at a time."""
+
+    def __init__(self, network: Network, optimizer: str) -> None:
+        self._network = network
+        self._weights = keras.Variable(
+            np.zeros(network.n_weights), dtype="float32", name="weights"
+        )
+        self._noise_variance = tf.Variable(
+            objective.FIXED_NOISE_VARIANCE, dtype=tf.float32
+        )
+        self._optimizer = keras.optimizers.get(
+            {"class_name": optimizer, "config": {"name": optimizer}}
+        )
+        self._optimizer.build([self._weights])
+        self._new_optimizer = self._optimizer_arrays()
+        self._train_block = _GraphFunction(
+            self._block,
+            network.architecture.image_shape,
+            tf.TensorSpec((), tf.float64),  # low
+            tf.TensorSpec((), tf.float64),  # span
+            tf.TensorSpec((), tf.float32),  # beta
+            tf.TensorSpec((), tf.int64),  # batch_size
+            tf.TensorSpec((), tf.int64),  # noise_seed
+            tf.TensorSpec((), tf.int64),  # first_step
+        )
+
+    def load(self, state: TrainingState, learning_rate: float) -> None:
+        """Set weights and optimizer to a state."""
+        self._weights.assign(state.weights)
+        self._noise_variance.assign(state.noise_variance)
+        arrays = state.optimizer_arrays or self._new_optimizer
+        for variable in self._optimizer.variables:
+            variable.assign(arrays[variable.path])
+        self._optimizer.learning_rate = learning_rate
+
+    def state(self) -> TrainingState:
+        """Copy weights and optimizer."""
+        return TrainingState(
+            np.array(self._weights),
+            float(self._noise_variance),
+            self._optimizer_arrays(),
+        )
+
+    def train_block(
+        self,
+        images: np.ndarray,
+        low: float,
+        span: float,
+        *,
+        beta: float,
+        batch_size: int,
+        noise_seed: int,
+        first_step: int,
+    ) -> np.ndarray:
+        """Take one optimizer step for each batch of a block, in order.
+
+        Parameters
+        ----------
+        images : (n, H, W, C)
+            The block, in the caller's units.
+        low, span : float
+            The interval [low, low + span] that the network sees as [0, 1].
+        beta : float
+            Weight of the KL in the loss.
+        batch_size : int
+            Images a step; the last batch of the block may be shorter.
+        noise_seed, first_step : int
+            Step i of the block draws its noise from noise_seed and first_step + i.
+
+        Returns
+        -------
+        (2,)
+            Reconstruction term and KL, summed over the block's images, each batch's
+            as it was before its step.
+        """
+        return self._train_block(
+            images, low, span, beta, batch_size, noise_seed, first_step
+        ).numpy()
+
+    def _optimizer_arrays(self) -> dict[str, np.ndarray]:
+        return {
+            variable.path: np.array(variable) for variable in self._optimizer.variables
+        }
+
+    def _block(
+        self,
+        images: Any,
+        low: Any,
+        span: Any,
+        beta: Any,
+        batch_size: Any,
+        noise_seed: Any,
+        first_step: Any,
+    ) -> Any:
+        n_images = tf.shape(images, tf.int64)[0]
+
+        def step(i: Any, sums: Any) -> tuple[Any, Any]:
+            batch = images[i * batch_size : (i + 1) * batch_size]
+            batch = self._network.scale(batch, low, span)
+            terms = self._step(batch, beta, tf.stack([noise_seed, first_step + i]))
+            return i + 1, sums + tf.cast(terms, tf.float64)
+
+        start = (tf.constant(0, tf.int64), tf.zeros(2, tf.float64))
+        _, sums = tf.while_loop(
+            lambda i, _: i * batch_size < n_images, step, start, parallel_iterations=1
+        )
+        return sums
+
+    def _step(self, batch: Any, beta: Any, seed: Any) -> Any:
+        """One step on a batch (b, H, W, C): its summed [reconstruction, KL]."""
+        architecture = self._network.architecture
+        n_images = tf.shape(batch)[0]
+        epsilon = tf.random.stateless_normal((n_images, architecture.latent_dim), seed)
+        with tf.GradientTape() as tape:
+            weights = self._network.unpack(self._weights.value)
+            z_mean, z_log_var = self._network.posterior(weights, batch)
+            z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (b, latent_dim)
+            outputs = self._network.outputs(weights, z)
+            errors = objective.pixel_error(architecture, batch, outputs)
+            noise_variance = self._updated_noise_variance(errors)
+            reconstruction = tf.reduce_sum(errors / (2.0 * noise_variance))
+            kl = tf.reduce_sum(objective.kl_divergence(z_mean, z_log_var))
+            loss = (reconstruction + beta * kl) / tf.cast(n_images, tf.float32)
+        gradient = tape.gradient(loss, self._weights.value)
+        gradient = tf.clip_by_norm(
+            gradient, GRADIENT_CLIP_NORM * architecture.n_pixels
+        )
+        self._optimizer.apply([gradient], [self._weights])
+        if architecture.likelihood == "gaussian":
+            normaliser = objective.normaliser(architecture, noise_variance)
+            reconstruction += normaliser * tf.cast(n_images, tf.float32)
+        return tf.stack([reconstruction, kl])
+
+    def _updated_noise_variance(self, errors: Any) -> Any:
+        """The noise variance after a batch's squared errors (b,), and that it is fixed
+        in the loss.
+
+        The variance that maximises the likelihood is the mean squared error (Rybkin,
+        Daniilidis and Levine 2021, equation 6), here its running mean over batches.
+        """
+        if self._network.architecture.likelihood != "gaussian":
+            return self._noise_variance.read_value()
+        n_pixels = self._network.architecture.n_pixels
+        newest = tf.stop_gradient(tf.reduce_mean(errors)) / n_pixels
+        n_steps = tf.cast(self._optimizer.iterations.value, tf.float32)
+        rate = tf.maximum(1.0 / (n_steps + 1.0), NOISE_VARIANCE_MIN_RATE)
+        mean = self._noise_variance + rate * (newest - self._noise_variance)
+        return self._noise_variance.assign(tf.maximum(mean, MIN_NOISE_VARIANCE))
+
+
+_networks: OrderedDict[Architecture, Network] = OrderedDict()
+
+
+def shared_network(architecture: Architecture) -> Network:
+    """The network of an architecture, built at its first use."""
+    with _lock:
+        if architecture not in _networks:
+            _networks[architecture] = Network(architecture)
+        _networks.move_to_end(architecture)
+        idle = [key for key, kept in _networks.items() if not kept.n_leased]
+        for key in idle[: max(0, len(_networks) - MAX_NETWORKS)]:
+            del _networks[key]
+        return _networks[architecture]
+
+
+@contextmanager
+def leased_trainer(architecture: Architecture, optimizer: str) -> Iterator[Trainer]:
+    """A trainer of that architecture and optimizer, for the caller alone."""
+    with _lock:
+        network = shared_network(architecture)
+        idle = network.idle_trainers[optimizer]
+        trainer = idle.pop() if idle else Trainer(network, optimizer)
+        network.n_leased += 1
+    try:
+        yield trainer
+    finally:
+        with _lock:
+            network.n_leased -= 1
+            idle.append(trainer)
+
+
+def initial_state(
+    architecture: Architecture, rng: np.random.Generator
+) -> TrainingState:
+    """What a new network's training starts from."""
+    with _lock:
+        weights = network.initial_weights(architecture, rng)
+    return TrainingState(
+        architecture.pack(weights), objective.FIXED_NOISE_VARIANCE, {}
+    )
+
+
+def keras_models(
+    architecture: Architecture, weights: dict[str, np.ndarray], seed: int
+) -> network.KerasModels:
+    """New Keras models with these weights."""
+    with _lock:
+        return network.build_models(architecture, weights, seed)

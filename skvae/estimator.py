@@ -1,0 +1,758 @@
+"""ConvVAE: scikit-learn's contract, validation, and what is fitted."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import asdict
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.utils import Tags, check_scalar
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from skvae.architecture import OPTIMIZERS, Architecture
+from skvae.draws import Stream, stream
+from skvae.images import (
+    ImageLayout,
+    auto_value_range,
+    infer_layout,
+    parse_input_shape,
+    parse_value_range,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from skvae.inference import Model
+    from skvae.network import KerasModels
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+
+
+class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Convolutional variational autoencoder.
+
+    Learns to compress images to a few latent features and to decode them, as the
+    parameters of a density model: latents z are standard normal, pixels given z are
+    independent with the decoder's output as their mean, and an encoder gives the
+    approximate posterior of z. Trained on the evidence lower bound [1]_.
+
+    The encoder halves the image in each of its convolutions while the filters
+    double, and the decoder retraces its steps with transposed convolutions.
+
+    Parameters
+    ----------
+    latent_dim : int, default=4
+        Number of latent features.
+    filters : int, default=8
+        Filters of the encoder's first convolution; each further one doubles them.
+    hidden_layers : int, default=4
+        Number of convolutions in the encoder, and in the decoder.
+    kernel_size : int, default=3
+        Height and width of the convolutions' kernels, in pixels.
+    input_shape : (H, W) or (H, W, C), default=None
+        Shape of one image, for X given as rows of pixels. None takes a square number
+        of columns for a square grey image, and any other number n for a strip of
+        1 x n pixels.
+    last_activation : {"sigmoid", "linear"}, default="sigmoid"
+        The decoder's last activation. With "sigmoid" decoded images stay within the
+        value range.
+    likelihood : {"gaussian", "mse", "bernoulli"}, default="gaussian"
+        Distribution of a pixel around its decoded mean. "gaussian" has one noise
+        variance, learned along [2]_. "mse" has the loss "sum of squared errors + KL",
+        which is a Gaussian of variance 1/2 in units of the value range, and on most
+        images leaves few latent features in use. "bernoulli" is for pixels between
+        0 and 1 and needs the sigmoid; values outside the value range are clipped.
+    beta : float, default=1.0
+        Weight of the KL in the training loss [3]_. Scores never use it.
+    epochs : int, default=100
+        Passes over the images in `fit`.
+    batch_size : int, default=64
+        Images a training step.
+    learning_rate : float, default=1e-3
+        Step size of the optimizer.
+    optimizer : {"adagrad", "adam", "adamax", "adamw", "lion", "nadam", "rmsprop", \
+            "sgd"}, default="adam"
+        Keras's optimizer of that name with its default settings. The gradient of the
+        loss in nats per pixel is clipped to a global norm of 1.
+    early_stopping : bool, default=False
+        Whether to stop when the validation loss no longer falls, and to return to
+        the weights where it was lowest.
+    validation_fraction : float, default=0.1
+        Part of the images set aside for early stopping, unless `fit` is given X_val.
+    n_iter_no_change : int, default=10
+        Epochs without a gain of `tol` after which early stopping ends training.
+    tol : float, default=1e-4
+        Smallest fall of the validation loss, in nats, that counts as a gain.
+    value_range : (float, float) or "auto", default="auto"
+        The interval of pixel values that the network sees as [0, 1]. "auto" is
+        0 to 255 for uint8, 0 to 1 for bool and for floats that lie in it, else from
+        the smallest to the largest value in the training data.
+    warm_start : bool, default=False
+        Whether `fit` trains `epochs` more epochs from where the last one ended.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, the order of the images, the noise in training
+        and the draws in scores. None takes a new seed at each `fit`. No other random
+        state, numpy's global one included, is used or changed.
+    verbose : int, default=0
+        0 prints nothing, 1 a progress bar, 2 or more a line an epoch.
+
+    Attributes
+    ----------
+    weights_ : dict of str to ndarray of float32
+        The network's weights under "layer_name/kernel" and "layer_name/bias".
+    history_ : dict of str to list of float
+        Means over an epoch's images, one value an epoch: "loss" = "reconstruction" +
+        beta x "kl", and with early stopping "val_loss". "reconstruction" is
+        -log p(x | z) in nats, in the caller's units; for "mse" it is the sum of
+        squared errors in units of the value range. "val_loss" is the negative
+        evidence lower bound of the validation images (beta = 1), in nats and in the
+        caller's units, with draws that stay the same from epoch to epoch.
+    n_iter_ : int
+        Epochs trained in all.
+    input_shape_ : (int, int, int)
+        Height, width and channels of an image.
+    value_range_ : (float, float)
+        The interval of pixel values that the network sees as [0, 1].
+    noise_variance_ : float
+        Variance of a pixel around its decoded mean, in the caller's units; at least
+        1e-6 of the squared width of the value range. Absent for "bernoulli".
+    latent_kl_ : ndarray of shape (latent_dim,)
+        Mean KL of each latent feature over the training images, in nats. A feature
+        near 0 is not in use.
+    n_features_in_ : int
+        Number of values in one image, H x W x C, whatever the layout.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X has columns named by strings.
+
+    Notes
+    -----
+    X may be rows of pixels (n, H*W*C), grey images (n, H, W) or images (n, H, W, C),
+    of bool, integers or floats. Decoded images and samples come back in the layout
+    and the units that `fit` was given, as float32.
+
+    The same random_state, data and parameters give the same bits on the same number
+    of threads; on another number, training drifts apart by rounding.
+
+    References
+    ----------
+    .. [1] Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014,
+       https://arxiv.org/abs/1312.6114
+    .. [2] Rybkin, Daniilidis and Levine, "Simple and Effective VAE Training with
+       Calibrated Decoders", ICML 2021, https://arxiv.org/abs/2006.13202
+    .. [3] Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a
+       Constrained Variational Framework", ICLR 2017
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skvae import ConvVAE
+    >>> images = load_digits().images  # (1797, 8, 8)
+    >>> vae = ConvVAE(latent_dim=8, hidden_layers=2, epochs=2, random_state=0)
+    >>> features = vae.fit_transform(images)
+    >>> features.shape
+    (1797, 8)
+    >>> vae.inverse_transform(features).shape
+    (1797, 8, 8)
+    >>> vae.sample(5, random_state=0).shape
+    (5, 8, 8)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "latent_dim": [_COUNT],
+        "filters": [_COUNT],
+        "hidden_layers": [_COUNT],
+        "kernel_size": [_COUNT],
+        "input_shape": [tuple, list, None],
+        "last_activation": [StrOptions({"sigmoid", "linear"})],
+        "likelihood": [StrOptions({"gaussian", "mse", "bernoulli"})],
+        "beta": [_NOT_NEGATIVE],
+        "epochs": [_COUNT],
+        "batch_size": [_COUNT],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "optimizer": [StrOptions(set(OPTIMIZERS))],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [_COUNT],
+        "tol": [_NOT_NEGATIVE],
+        "value_range": [StrOptions({"auto"}), tuple, list],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        latent_dim: int = 4,
+        *,
+        filters: int = 8,
+        hidden_layers: int = 4,
+        kernel_size: int = 3,
+        input_shape: tuple[int, ...] | None = None,
+        last_activation: str = "sigmoid",
+        likelihood: str = "gaussian",
+        beta: float = 1.0,
+        epochs: int = 100,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        optimizer: str = "adam",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        value_range: tuple[float, float] | str = "auto",
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.latent_dim = latent_dim
+        self.filters = filters
+        self.hidden_layers = hidden_layers
+        self.kernel_size = kernel_size
+        self.input_shape = input_shape
+        self.last_activation = last_activation
+        self.likelihood = likelihood
+        self.beta = beta
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.value_range = value_range
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: ArrayLike, y: object = None, X_val: ArrayLike | None = None
+    ) -> Self:
+        """Train on images.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H*W*C), (n, H, W) or (n, H, W, C)
+            Images; see the class's notes.
+        y : ignored
+        X_val : array-like in the layout of X, default=None
+            What early stopping watches instead of a part of X.
+
+        Returns
+        -------
+        self : ConvVAE
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X is not finite, numeric and dense, if its shape contradicts
+            `input_shape` or, with `warm_start`, what was fitted before, or if
+            training diverges. The estimator is then as it was before.
+        """
+        is_continued = self.warm_start and hasattr(self, "weights_")
+        return self._fit(X, X_val, self.epochs, is_continued=is_continued)
+
+    def _can_fit_partially(self) -> bool:
+        if self.early_stopping:
+            msg = (
+                "partial_fit trains for a single epoch, so early_stopping=True would "
+                "have nothing to stop. Set early_stopping=False, or call fit."
+            )
+            raise AttributeError(msg)
+        return True
+
+    @available_if(_can_fit_partially)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Train for one more epoch, on X.
+
+        The first call fixes layout and value range. k calls with the same X give the
+        same bits as `fit` with ``epochs=k``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H*W*C), (n, H, W) or (n, H, W, C)
+            Images; see the class's notes.
+        y : ignored
+
+        Returns
+        -------
+        self : ConvVAE
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`.
+        AttributeError
+            If `early_stopping` is set: it compares the epochs of one `fit`.
+        """
+        return self._fit(X, None, 1, is_continued=hasattr(self, "weights_"))
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Encode images.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
+            Images in the units that `fit` was given.
+
+        Returns
+        -------
+        z_mean : ndarray of shape (n, latent_dim), float32
+            Means of the latents' posterior.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X is not finite, numeric and dense, or has another shape than in `fit`.
+        """
+        return self.posterior(X)[0]
+
+    def posterior(
+        self, X: ArrayLike
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Encode images to the distribution of their latents.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
+            Images in the units that `fit` was given.
+
+        Returns
+        -------
+        z_mean : ndarray of shape (n, latent_dim), float32
+            Means of the approximate posterior, a normal distribution.
+        z_log_var : ndarray of shape (n, latent_dim), float32
+            Logarithms of its variances.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `transform`.
+        """
+        from skvae import inference
+
+        check_is_fitted(self)
+        images = self._read_images(X)
+        return inference.encode(self._model(), images)
+
+    def inverse_transform(self, Z: ArrayLike) -> NDArray[np.float32]:
+        """Decode latents.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n, latent_dim)
+            Latents, as `transform` gives.
+
+        Returns
+        -------
+        X : ndarray of float32, in the layout that `fit` was given
+            Means of the pixels, in the units that `fit` was given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If Z is not finite, numeric and dense, or has another number of columns.
+        """
+        from skvae import inference
+
+        check_is_fitted(self)
+        latents = check_array(Z, dtype=np.float32, input_name="Z", estimator=self)
+        latent_dim = self._state["architecture"]["latent_dim"]
+        if latents.shape[1] != latent_dim:
+            msg = (
+                f"Z has {latents.shape[1]} columns, but ConvVAE was fitted with "
+                f"latent_dim={latent_dim}. Give latents as transform returns them."
+            )
+            raise ValueError(msg)
+        return self._layout().from_images(inference.decode(self._model(), latents))
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> NDArray[np.float32]:
+        """Decode latents drawn from their prior, the standard normal distribution.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of images.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the drawn latents. None takes the estimator's `random_state`: if
+            that is an integer, each call gives the same images.
+
+        Returns
+        -------
+        X : ndarray of float32, in the layout that `fit` was given
+            Means of the pixels, in the units that `fit` was given, without pixel
+            noise.
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is less than 1.
+        """
+        from skvae import inference
+
+        check_is_fitted(self)
+        n_samples = check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        seed = _draw_seed(self.random_state if random_state is None else random_state)
+        z = stream(seed, Stream.SAMPLES).standard_normal(
+            (n_samples, self._state["architecture"]["latent_dim"]), dtype=np.float32
+        )
+        return self._layout().from_images(inference.decode(self._model(), z))
+
+    def score_samples(self, X: ArrayLike, n_draws: int = 64) -> NDArray[np.float64]:
+        """Estimate the log-likelihood of each image.
+
+        The importance-weighted estimate of log p(x) [1]_: its expectation is a lower
+        bound that rises with `n_draws`, and one draw estimates the evidence lower
+        bound. The draws depend on the fitted seed and the image alone, so that an
+        image's score is the same in any call, position and company.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
+            Images in the units that `fit` was given.
+        n_draws : int, default=64
+            Latents drawn for each image.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n,), float64
+            In nats. For "gaussian" and "mse" the logarithm of a density of the pixels
+            in the units that `fit` was given, which compares between models; for
+            "bernoulli" it compares with other such scores only.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `transform`, or if `n_draws` is less than 1.
+
+        References
+        ----------
+        .. [1] Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders",
+           ICLR 2016, https://arxiv.org/abs/1509.00519
+        """
+        from skvae import inference
+
+        check_is_fitted(self)
+        n_draws = check_scalar(n_draws, "n_draws", Integral, min_val=1)
+        images = self._read_images(X)
+        return inference.score(self._model(), images, n_draws)
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Mean of `score_samples`: what model selection maximises.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
+            Images in the units that `fit` was given.
+        y : ignored
+
+        Returns
+        -------
+        log_likelihood : float
+            In nats an image, under the standard normal prior.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `transform`.
+        """
+        return float(np.mean(self.score_samples(X)))
+
+    def to_keras(self) -> KerasModels:
+        """Make Keras models with the fitted weights.
+
+        They are independent of the estimator, and take and give float32 images
+        (n, H, W, C) in units of the value range. To load a saved one, import
+        `skvae.network` before ``keras.saving.load_model``.
+
+        Returns
+        -------
+        models : object with three `keras.Model`
+            `encoder` gives z_mean, z_log_var and a z drawn with them; `decoder` gives
+            the means of the pixels; `vae` encodes, draws and decodes.
+        """
+        from skvae import engine
+
+        check_is_fitted(self)
+        architecture = Architecture(**self._state["architecture"])
+        return engine.keras_models(architecture, self.weights_, self._state["seed"])
+
+    @property
+    def _n_features_out(self) -> int:
+        """Number of columns of `transform`, for `get_feature_names_out`."""
+        return int(self._state["architecture"]["latent_dim"])
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    # Fitting. Everything is worked out on locals and taken over at the end, so that
+    # whatever fails leaves the estimator as it was.
+
+    def _fit(
+        self, X: ArrayLike, X_val: ArrayLike | None, epochs: int, *, is_continued: bool
+    ) -> Self:
+        from skvae import engine, inference, progress, training
+
+        if X_val is not None and not self.early_stopping:
+            msg = "X_val is what early stopping watches: set early_stopping=True."
+            raise ValueError(msg)
+        # What scikit-learn records of X goes to another estimator at first.
+        recorder = self if is_continued else ConvVAE()
+        X = _with_shape(X)
+        layout = self._fit_layout(X.shape, is_continued=is_continued)
+        rows = _read_rows(recorder, X, layout, reset=not is_continued)
+        value_range = self._fit_value_range(rows, is_continued=is_continued)
+        architecture = self._fit_architecture(layout, is_continued=is_continued)
+        if is_continued:
+            start = training.Progress(
+                self._state["seed"],
+                self.n_iter_,
+                engine.TrainingState(
+                    architecture.pack(self.weights_),
+                    self._state["noise_variance"],
+                    self._state["optimizer_arrays"],
+                ),
+            )
+        else:
+            start = training.Progress(_draw_seed(self.random_state))
+
+        images = layout.to_images(rows)
+        _warn_of_clipping(images, architecture, value_range)
+        training_rows, validation_images = np.arange(len(images)), None
+        if X_val is not None:
+            validation_rows = _read_rows(recorder, X_val, layout, reset=False)
+            validation_images = layout.to_images(validation_rows)
+            _warn_of_clipping(validation_images, architecture, value_range)
+        elif self.early_stopping:
+            training_rows, held_out = self._split(len(images), start.seed)
+            validation_images = images[held_out]
+
+        end, history = training.fit(
+            architecture,
+            training.Settings(
+                epochs=int(epochs),
+                batch_size=int(self.batch_size),
+                learning_rate=float(self.learning_rate),
+                beta=float(self.beta),
+                optimizer=self.optimizer,
+                n_iter_no_change=int(self.n_iter_no_change),
+                tol=float(self.tol),
+            ),
+            training.Data(images, training_rows, validation_images, value_range),
+            start,
+            progress.reporter(int(self.verbose), int(epochs), start.n_epochs),
+        )
+        if is_continued:
+            history = {
+                name: self.history_.get(name, []) + values
+                for name, values in history.items()
+            }
+        model = inference.Model(
+            architecture, end.state.weights, value_range, end.state.noise_variance, end.seed
+        )
+        latent_kl = inference.latent_kl(model, images)[training_rows].mean(axis=0)
+        fitted = {
+            "weights_": architecture.unpack(end.state.weights),
+            "history_": history,
+            "n_iter_": end.n_epochs,
+            "input_shape_": architecture.image_shape,
+            "value_range_": value_range,
+            "latent_kl_": latent_kl,
+            "n_features_in_": recorder.n_features_in_,
+            "_state": {
+                "architecture": asdict(architecture),
+                "caller_shape": layout.caller_shape,
+                "seed": end.seed,
+                "optimizer": self.optimizer,
+                "optimizer_arrays": end.state.optimizer_arrays,
+                "noise_variance": end.state.noise_variance,
+            },
+        }
+        if hasattr(recorder, "feature_names_in_"):
+            fitted["feature_names_in_"] = recorder.feature_names_in_
+        if architecture.likelihood != "bernoulli":
+            low, high = value_range
+            fitted["noise_variance_"] = end.state.noise_variance * (high - low) ** 2
+        outdated = {name for name in vars(self) if name.endswith("_")} - set(fitted)
+        vars(self).update(fitted)
+        for name in outdated:
+            delattr(self, name)
+        return self
+
+    def _fit_layout(
+        self, shape: tuple[int, ...], *, is_continued: bool
+    ) -> ImageLayout:
+        """Layout to fit with: that of X, or the earlier fit's."""
+        image_shape = None
+        if self.input_shape is not None:
+            image_shape = parse_input_shape(self.input_shape)
+        if not is_continued:
+            return infer_layout(shape, image_shape)
+        if image_shape not in (None, self.input_shape_):
+            raise ValueError(_changed("input_shape", image_shape, self.input_shape_))
+        return self._layout()
+
+    def _fit_value_range(
+        self, rows: np.ndarray, *, is_continued: bool
+    ) -> tuple[float, float]:
+        """Value range to fit with: the parameter, the data's, or the earlier fit's."""
+        value_range = None
+        if not isinstance(self.value_range, str):
+            value_range = parse_value_range(self.value_range)
+        if not is_continued:
+            return value_range or auto_value_range(rows)
+        if value_range not in (None, self.value_range_):
+            raise ValueError(_changed("value_range", value_range, self.value_range_))
+        return self.value_range_
+
+    def _fit_architecture(
+        self, layout: ImageLayout, *, is_continued: bool
+    ) -> Architecture:
+        """Architecture to fit, refused if it is not the earlier fit's."""
+        if self.likelihood == "bernoulli" and self.last_activation != "sigmoid":
+            msg = (
+                f"likelihood='bernoulli' needs last_activation='sigmoid', because its "
+                f"means are probabilities, got {self.last_activation!r}."
+            )
+            raise ValueError(msg)
+        choices = {
+            "latent_dim": int(self.latent_dim),
+            "filters": int(self.filters),
+            "hidden_layers": int(self.hidden_layers),
+            "kernel_size": int(self.kernel_size),
+            "last_activation": self.last_activation,
+            "likelihood": self.likelihood,
+        }
+        if is_continued:
+            earlier = {
+                **self._state["architecture"], "optimizer": self._state["optimizer"]
+            }
+            for name, value in {**choices, "optimizer": self.optimizer}.items():
+                if value != earlier[name]:
+                    raise ValueError(_changed(name, value, earlier[name]))
+        return Architecture(layout.image_shape, **choices)
+
+    def _split(self, n_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on and rows to watch, the same for the same seed."""
+        n_held_out = math.ceil(self.validation_fraction * n_images)
+        if n_held_out == n_images:
+            msg = (
+                f"early_stopping with validation_fraction={self.validation_fraction} "
+                f"leaves no image to train on, got n_samples={n_images}. Give more "
+                f"images, a smaller fraction or X_val."
+            )
+            raise ValueError(msg)
+        order = stream(seed, Stream.VALIDATION_SPLIT).permutation(n_images)
+        return np.sort(order[n_held_out:]), order[:n_held_out]
+
+    # What was fitted, as the other modules want it.
+
+    def _layout(self) -> ImageLayout:
+        return ImageLayout(self.input_shape_, self._state["caller_shape"])
+
+    def _model(self) -> Model:
+        from skvae import inference
+
+        architecture = Architecture(**self._state["architecture"])
+        low, high = self.value_range_
+        noise_variance = self._state["noise_variance"]
+        if hasattr(self, "noise_variance_"):
+            noise_variance = self.noise_variance_ / (high - low) ** 2
+        return inference.Model(
+            architecture,
+            architecture.pack(self.weights_),
+            self.value_range_,
+            noise_variance,
+            self._state["seed"],
+        )
+
+    def _read_images(self, X: ArrayLike) -> np.ndarray:
+        """Images to work on after `fit`: (n, H, W, C) in the caller's units."""
+        layout = self._layout()
+        images = layout.to_images(_read_rows(self, X, layout, reset=False))
+        architecture = Architecture(**self._state["architecture"])
+        _warn_of_clipping(images, architecture, self.value_range_)
+        return images
+
+
+def _with_shape(X: ArrayLike) -> Any:
+    """X itself if it has a shape, else the array of its nested lists."""
+    if hasattr(X, "shape"):
+        return X
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        msg = "X is ragged: its rows or images have different shapes. Make them equal."
+        raise ValueError(msg) from error
+
+
+def _read_rows(
+    recorder: ConvVAE, X: ArrayLike, layout: ImageLayout, *, reset: bool
+) -> np.ndarray:
+    """Validate X, in the caller's layout, as rows of pixels (n, H*W*C) in its dtype.
+
+    scikit-learn's own validation sees rows whatever the layout, so that names and
+    number of features, and what is wrong with X, are what it always says.
+    """
+    X = _with_shape(X)
+    rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))
+    rows = validate_data(recorder, rows, reset=reset)
+    if rows.dtype.kind not in "buif":
+        msg = f"X must be numeric, got dtype {rows.dtype}."
+        raise ValueError(msg)
+    return rows
+
+
+def _warn_of_clipping(
+    images: np.ndarray, architecture: Architecture, value_range: tuple[float, float]
+) -> None:
+    low, high = value_range
+    if architecture.likelihood != "bernoulli":
+        return
+    if images.min() < low or images.max() > high:
+        warnings.warn(
+            f"likelihood='bernoulli' is for values within the value range "
+            f"{value_range}: values of X outside of it are clipped. Set value_range, "
+            f"or use likelihood='gaussian'.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _changed(name: str, value: object, earlier: object) -> str:
+    return (
+        f"{name}={value!r} differs from the {earlier!r} of the earlier fit, which this "
+        f"call would continue. Set it back, or fit anew with warm_start=False."
+    )
+
+
+def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
+    """A seed from `random_state`; for None from the operating system, because numpy's
+    global generator is the host's.
+    """
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(random_state.randint(2**31 - 1))

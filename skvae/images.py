@@ -1,0 +1,215 @@
+"""Images as callers have them: layout, units and dtype. numpy alone.
+
+The network sees (n, H, W, C) in units where [0, 1] is the value range. Callers have
+rows of pixels, grey images or images with channels, in units and dtypes of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+
+_LAYOUT_NAMES = {
+    2: "rows of pixels (n, H*W*C)",
+    3: "grey images (n, H, W)",
+    4: "images (n, H, W, C)",
+}
+
+# Rows of 3 k^2 columns, k at least this, are suspected to be colour images.
+_MIN_COLOUR_SIDE = 8
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """How a caller lays out images, and the way there and back.
+
+    Attributes
+    ----------
+    image_shape : (height, width, channels)
+    caller_shape : tuple of int
+        Shape of one image in the caller's arrays: (H*W*C,), (H, W) or (H, W, C).
+    """
+
+    image_shape: tuple[int, int, int]
+    caller_shape: tuple[int, ...]
+
+    @property
+    def n_pixels(self) -> int:
+        """Number of values in one image: height x width x channels."""
+        return math.prod(self.image_shape)
+
+    def to_rows(self, array: np.ndarray) -> np.ndarray:
+        """Array in this layout, or rows of pixels, -> (n, H*W*C), a view.
+
+        A wrong number of columns passes, for scikit-learn to report.
+
+        Raises
+        ------
+        ValueError
+            If the array is in another layout.
+        """
+        if array.ndim != 2 and array.shape[1:] != self.caller_shape:
+            expected = ", ".join(map(str, ("n", *self.caller_shape)))
+            msg = (
+                f"X has shape {array.shape}, but ConvVAE was fitted on "
+                f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]}. Expected 2D array of "
+                f"rows (n, {self.n_pixels}), or an array of shape ({expected}). "
+                f"Reshape your data: X.reshape(1, -1) if it is one image."
+            )
+            raise ValueError(msg)
+        return array.reshape(len(array), -1)
+
+    def to_images(self, rows: np.ndarray) -> np.ndarray:
+        """(n, H*W*C) -> (n, H, W, C), a view."""
+        return rows.reshape(len(rows), *self.image_shape)
+
+    def from_images(self, images: np.ndarray) -> np.ndarray:
+        """(n, H, W, C) -> the caller's layout, a view."""
+        return images.reshape(len(images), *self.caller_shape)
+
+
+def infer_layout(
+    shape: tuple[int, ...], image_shape: tuple[int, int, int] | None
+) -> ImageLayout:
+    """Find the layout of an array of that shape.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n, n_columns), (n, H, W) or (n, H, W, C).
+    image_shape : (H, W, C) or None
+        What the caller says of the images. Rows without it are square grey images
+        if the number of columns is a square, else strips of 1 x n_columns.
+
+    Raises
+    ------
+    ValueError
+        If the shape is no layout or contradicts `image_shape`.
+    """
+    if len(shape) not in _LAYOUT_NAMES:
+        msg = (
+            f"Expected 2D array of {_LAYOUT_NAMES[2]}, 3D array of {_LAYOUT_NAMES[3]} "
+            f"or 4D array of {_LAYOUT_NAMES[4]}, got {len(shape)}D array of shape "
+            f"{shape} instead. Reshape your data: X.reshape(1, -1) if it is one image."
+        )
+        raise ValueError(msg)
+    caller_shape = tuple(shape[1:])
+    if image_shape is None:
+        return ImageLayout(_guess_image_shape(caller_shape), caller_shape)
+    n_pixels = math.prod(image_shape)
+    if caller_shape != (n_pixels,) and (*caller_shape, 1)[:3] != image_shape:
+        msg = (
+            f"input_shape says images of (height, width, channels) = {image_shape}, "
+            f"which does not fit X of shape {tuple(shape)}. Give such images, rows of "
+            f"{n_pixels} columns, or another input_shape."
+        )
+        raise ValueError(msg)
+    return ImageLayout(image_shape, caller_shape)
+
+
+def parse_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Height, width and channels from (H, W) or (H, W, C).
+
+    Raises
+    ------
+    ValueError
+        If it is not two or three integers of at least 1.
+    """
+    if len(input_shape) not in (2, 3) or not all(
+        isinstance(size, Integral) and size >= 1 for size in input_shape
+    ):
+        msg = (
+            f"input_shape must be (height, width) or (height, width, channels), "
+            f"integers of at least 1, got {input_shape!r}."
+        )
+        raise ValueError(msg)
+    height, width, channels = (*map(int, input_shape), 1)[:3]
+    return height, width, channels
+
+
+def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Image shape behind one image of the caller's, with a warning where in doubt."""
+    if len(caller_shape) > 1:
+        height, width, channels = (*caller_shape, 1)[:3]
+        if len(caller_shape) == 3 and height in (1, 3, 4) and channels > 4:
+            warnings.warn(
+                f"X is taken for images of {height} x {width} pixels with {channels} "
+                f"channels. If its channels come first, give X.transpose(0, 2, 3, 1); "
+                f"if they come last, set input_shape={caller_shape} to confirm it.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return height, width, channels
+    (n_columns,) = caller_shape
+    side = math.isqrt(n_columns)
+    if side**2 == n_columns:
+        return side, side, 1
+    side = math.isqrt(n_columns // 3)
+    if 3 * side**2 == n_columns and side >= _MIN_COLOUR_SIDE:
+        warnings.warn(
+            f"X has {n_columns} columns, taken for strips of 1 x {n_columns} pixels. "
+            f"If they are colour images of {side} x {side} pixels, set "
+            f"input_shape=({side}, {side}, 3); if they are strips, set "
+            f"input_shape=(1, {n_columns}) to confirm it.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return 1, n_columns, 1
+
+
+def auto_value_range(rows: np.ndarray) -> tuple[float, float]:
+    """The interval (low, high) that ``value_range="auto"`` stands for.
+
+    0-255 for uint8; 0-1 for bool and for floats that lie in it; else the data's own
+    minimum and maximum, and a unit above the minimum if they are equal.
+    """
+    if rows.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(rows.min()), float(rows.max())
+    if rows.dtype.kind in "bf" and low >= 0.0 and high <= 1.0:
+        return 0.0, 1.0
+    if low == high:
+        # Beyond 2**53 the next float64 is more than a unit away.
+        high = low + max(1.0, float(np.spacing(abs(low))))
+    return parse_value_range((low, high))
+
+
+def parse_value_range(value_range: Sequence[float]) -> tuple[float, float]:
+    """Low and high as floats.
+
+    Raises
+    ------
+    ValueError
+        If they are no interval, or one that float32, in which images come back,
+        cannot hold or resolve.
+    """
+    limits = np.finfo(np.float32)
+    if len(value_range) == 2 and all(isinstance(end, Real) for end in value_range):
+        low, high = map(float, value_range)
+        width = high - low
+        if limits.tiny <= width and max(-low, high, width) <= limits.max:
+            return low, high
+    msg = (
+        f"The value range must be (low, high) with low < high, both numbers that "
+        f"float32 can hold and tell apart, got {value_range!r}. Set another "
+        f"value_range, or scale the data."
+    )
+    raise ValueError(msg)
+
+
+def to_graph_dtype(array: np.ndarray) -> np.ndarray:
+    """The same values as uint8, float32 or float64: graphs are traced for these three.
+
+    Only float64 can hold what 32-bit integers and wider types hold.
+    """
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "b" or array.dtype == np.uint8:
+        return array.view(np.uint8) if kind == "b" else array
+    if size <= 2 or (kind == "f" and size == 4):
+        return array.astype(np.float32, copy=False)
+    return array.astype(np.float64, copy=False)

@@ -1,0 +1,222 @@
+"""The training loop: epochs, blocks, early stopping.
+
+Images reach the engine in blocks, gathered in the epoch's order in the caller's
+dtype; one graph call trains on a whole block. The permutation and the noise of an
+epoch depend on the seed and the epoch's number alone, so that training can stop after
+any epoch and go on from its state with the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from skvae import engine, inference
+from skvae.architecture import Architecture
+from skvae.draws import Stream, stream
+from skvae.images import to_graph_dtype
+from skvae.progress import Report
+
+History = dict[str, list[float]]
+
+# A block, and so a graph call, has about this many pixels: a second's work or less.
+_BLOCK_PIXELS = 2**22
+
+# The draws behind a validation loss: one a row, always the same.
+_N_VALIDATION_DRAWS = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What steers training; of these only the optimizer is part of a graph."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    beta: float
+    optimizer: str
+    n_iter_no_change: int
+    tol: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train on.
+
+    Attributes
+    ----------
+    images : (n, H, W, C)
+        Images in the caller's units and dtype.
+    rows : (n_rows,) of int
+        The images to train on, each used once an epoch.
+    validation_images : (n, H, W, C) or None
+        What early stopping watches; None trains for all epochs.
+    value_range : (low, high)
+        The interval of pixel values that the network sees as [0, 1].
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    validation_images: np.ndarray | None
+    value_range: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has come: a seed, and after some epochs their outcome."""
+
+    seed: int
+    n_epochs: int = 0
+    state: engine.TrainingState | None = None
+
+
+def fit(
+    architecture: Architecture,
+    settings: Settings,
+    data: Data,
+    start: Progress,
+    report: Report,
+) -> tuple[Progress, History]:
+    """Train a network.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    settings : Settings
+    data : Data
+    start : Progress
+        Where to go on; without a state, a new network.
+    report : callable
+        Called after each epoch with the history so far and whether that was the last.
+
+    Returns
+    -------
+    Progress, History
+        The outcome, with early stopping that of the best epoch, and the history of
+        these epochs: see `ConvVAE.history_`.
+
+    Raises
+    ------
+    ValueError
+        If training diverges.
+    """
+    state = start.state or engine.initial_state(
+        architecture, stream(start.seed, Stream.INITIAL_WEIGHTS)
+    )
+    early_stopping = None
+    if data.validation_images is not None:
+        early_stopping = _EarlyStopping(architecture, settings, data, start)
+    history: History = {"loss": [], "reconstruction": [], "kl": []}
+    n_epochs = start.n_epochs
+    with engine.leased_trainer(architecture, settings.optimizer) as trainer:
+        trainer.load(state, settings.learning_rate)
+        for epoch in range(start.n_epochs, start.n_epochs + settings.epochs):
+            reconstruction, kl = _train_epoch(
+                trainer, settings, data, start.seed, epoch
+            )
+            if architecture.likelihood == "gaussian":
+                reconstruction += inference.log_span(architecture, data.value_range)
+            history["loss"].append(reconstruction + settings.beta * kl)
+            history["reconstruction"].append(reconstruction)
+            history["kl"].append(kl)
+            n_epochs += 1
+            if early_stopping:
+                loss = early_stopping.watch(trainer.state())
+                _check_finite(loss, epoch)
+                history.setdefault("val_loss", []).append(loss)
+            is_over = early_stopping is not None and early_stopping.is_over
+            is_last = is_over or n_epochs == start.n_epochs + settings.epochs
+            report(history, is_last)
+            if is_last:
+                break
+        state = early_stopping.best_state if early_stopping else trainer.state()
+    return Progress(start.seed, n_epochs, state), history
+
+
+def _train_epoch(
+    trainer: engine.Trainer, settings: Settings, data: Data, seed: int, epoch: int
+) -> tuple[float, float]:
+    """Use every row once; the rows' mean reconstruction term and mean KL."""
+    order = stream(seed, Stream.PERMUTATION, epoch).permutation(data.rows)
+    noise_seed = int(stream(seed, Stream.NOISE, epoch).integers(2**63))
+    low, high = data.value_range
+    n_pixels = math.prod(data.images.shape[1:])
+    batches_per_block = max(1, _BLOCK_PIXELS // (n_pixels * settings.batch_size))
+    block_size = batches_per_block * settings.batch_size
+    sums = np.zeros(2)
+    for start in range(0, len(order), block_size):
+        block = data.images[order[start : start + block_size]]
+        sums += trainer.train_block(
+            to_graph_dtype(block),  # (block_size, H, W, C)
+            low,
+            high - low,
+            beta=settings.beta,
+            batch_size=settings.batch_size,
+            noise_seed=noise_seed,
+            first_step=start // settings.batch_size,
+        )
+        _check_finite(float(sums.sum()), epoch)
+    reconstruction, kl = sums / len(order)
+    return float(reconstruction), float(kl)
+
+
+def _check_finite(loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        msg = (
+            f"Training diverged: the loss was {loss} in epoch {epoch + 1}. Lower "
+            f"learning_rate, or see that value_range covers the data."
+        )
+        raise ValueError(msg)
+
+
+class _EarlyStopping:
+    """The best state so far by validation loss, and whether to wait for a better one.
+
+    The loss is the negative evidence lower bound (beta = 1) of the validation images.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        settings: Settings,
+        data: Data,
+        start: Progress,
+    ) -> None:
+        self._architecture = architecture
+        self._settings = settings
+        self._images = data.validation_images
+        self._value_range = data.value_range
+        self._seed = start.seed
+        self._n_epochs_without_gain = 0
+        self._best_loss = math.inf
+        self.best_state = start.state
+        if start.state:
+            self._best_loss = self._loss(start.state)
+
+    def watch(self, state: engine.TrainingState) -> float:
+        """Take an epoch's state into account; its validation loss."""
+        loss = self._loss(state)
+        if loss < self._best_loss - self._settings.tol:
+            self._n_epochs_without_gain = 0
+        else:
+            self._n_epochs_without_gain += 1
+        if loss < self._best_loss:
+            self.best_state, self._best_loss = state, loss
+        return loss
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the loss has not fallen for long enough to stop."""
+        return self._n_epochs_without_gain >= self._settings.n_iter_no_change
+
+    def _loss(self, state: engine.TrainingState) -> float:
+        model = inference.Model(
+            self._architecture,
+            state.weights,
+            self._value_range,
+            state.noise_variance,
+            self._seed,
+        )
+        return -float(np.mean(inference.elbo(model, self._images, _N_VALIDATION_DRAWS)))
