@@ -37,7 +37,7 @@ if keras.backend.backend() != "tensorflow":
     raise ImportError(msg)
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
-GRADIENT_CLIP_NORM = 1.0
+GRADIENT_CLIP_NORM = 10.0
 
 # The smallest noise variance, in the network's units: a standard deviation of a
 # thousandth of the value range.
@@ -465,17 +465,6 @@ def leased_trainer(architecture: Architecture, optimizer: str) -> Iterator[Train
         with _lock:
             network.n_leased -= 1
             idle.append(trainer)
-
-
-def initial_state(
-    architecture: Architecture, rng: np.random.Generator
-) -> TrainingState:
-    """What a new network's training starts from."""
-    with _lock:
-        weights = network.initial_weights(architecture, rng)
-    return TrainingState(
-        architecture.pack(weights), objective.FIXED_NOISE_VARIANCE, {}
-    )
 
 
 def keras_models(

@@ -57,20 +57,6 @@ class Sampling(keras.layers.Layer):
 _DTYPE = "float32"
 
 
-def initial_weights(
-    architecture: Architecture, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Starting weights under their Keras paths: Glorot uniform kernels, zero biases."""
-    weights = {}
-    for path, shape in architecture.weight_shapes.items():
-        if path.endswith("/bias"):
-            weights[path] = np.zeros(shape, np.float32)
-        else:
-            initializer = keras.initializers.GlorotUniform(int(rng.integers(2**31)))
-            weights[path] = np.asarray(initializer(shape, _DTYPE))
-    return weights
-
-
 def _kernel_initializer(layer_name: str) -> keras.initializers.Initializer:
     """Keras's default initializer, seeded: left to itself, it would take a seed from
     Python's global generator, which is the host's.

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skvae import engine, inference
+from skvae import engine, inference, objective
 from skvae.architecture import Architecture
 from skvae.draws import Stream, stream
 from skvae.images import to_graph_dtype
+from skvae.initialization import initial_weights
 from skvae.progress import Report
 
 History = dict[str, list[float]]
@@ -102,9 +103,7 @@ def fit(
     ValueError
         If training diverges.
     """
-    state = start.state or engine.initial_state(
-        architecture, stream(start.seed, Stream.INITIAL_WEIGHTS)
-    )
+    state = start.state or _initial_state(architecture, start.seed)
     early_stopping = None
     if data.validation_images is not None:
         early_stopping = _EarlyStopping(architecture, settings, data, start)
@@ -133,6 +132,13 @@ def fit(
                 break
         state = early_stopping.best_state if early_stopping else trainer.state()
     return Progress(start.seed, n_epochs, state), history
+
+
+def _initial_state(architecture: Architecture, seed: int) -> engine.TrainingState:
+    weights = initial_weights(architecture, stream(seed, Stream.INITIAL_WEIGHTS))
+    return engine.TrainingState(
+        architecture.pack(weights), objective.FIXED_NOISE_VARIANCE, {}
+    )
 
 
 def _train_epoch(
