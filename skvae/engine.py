@@ -18,7 +18,6 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -248,9 +247,7 @@ class Network:
                 log_ratio = 0.5 * tf.reduce_sum(
                     tf.square(epsilon) + z_log_var - tf.square(z), axis=1
                 )
-                log_weights = tf.concat(
-                    [[log_sum], log_likelihood + log_ratio], axis=0
-                )
+                log_weights = tf.concat([[log_sum], log_likelihood + log_ratio], axis=0)
                 return start + chunk, tf.reduce_logsumexp(log_weights)
 
             _, log_sum = tf.while_loop(
@@ -274,15 +271,6 @@ def _normal_draws(points: Any, shift: Any) -> Any:
     uniform = tf.math.floormod(points + shift[:, None, :], 1.0)
     # 0 has no finite quantile; the next float64 below 1 has one.
     return tf.math.ndtri(tf.maximum(uniform, 1e-16))
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """All that a training step changes, as numpy arrays."""
-
-    weights: np.ndarray  # (n_weights,)
-    noise_variance: float  # in the network's units
-    optimizer_arrays: dict[str, np.ndarray]  # empty: as a new optimizer has them
 
 
 class Trainer:
@@ -312,19 +300,24 @@ class Trainer:
             tf.TensorSpec((), tf.int64),  # first_step
         )
 
-    def load(self, state: TrainingState, learning_rate: float) -> None:
-        """Set weights and optimizer to a state."""
-        self._weights.assign(state.weights)
-        self._noise_variance.assign(state.noise_variance)
-        arrays = state.optimizer_arrays or self._new_optimizer
+    def load(
+        self,
+        weights: np.ndarray,
+        noise_variance: float,
+        optimizer_arrays: dict[str, np.ndarray],
+        learning_rate: float,
+    ) -> None:
+        """Set all variables; no optimizer arrays stand for those of a new one."""
+        self._weights.assign(weights)
+        self._noise_variance.assign(noise_variance)
         for variable in self._optimizer.variables:
-            variable.assign(arrays[variable.path])
+            variable.assign((optimizer_arrays or self._new_optimizer)[variable.path])
         self._optimizer.learning_rate = learning_rate
 
-    def state(self) -> TrainingState:
-        """Copy weights and optimizer."""
-        return TrainingState(
-            np.array(self._weights),
+    def state(self) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
+        """Copy weights, noise variance and the optimizer's variables."""
+        return (
+            self._weights.numpy().copy(),
             float(self._noise_variance),
             self._optimizer_arrays(),
         )
@@ -367,7 +360,8 @@ class Trainer:
 
     def _optimizer_arrays(self) -> dict[str, np.ndarray]:
         return {
-            variable.path: np.array(variable) for variable in self._optimizer.variables
+            variable.path: variable.numpy().copy()
+            for variable in self._optimizer.variables
         }
 
     def _block(
@@ -410,9 +404,7 @@ class Trainer:
             kl = tf.reduce_sum(objective.kl_divergence(z_mean, z_log_var))
             loss = (reconstruction + beta * kl) / tf.cast(n_images, tf.float32)
         gradient = tape.gradient(loss, self._weights.value)
-        gradient = tf.clip_by_norm(
-            gradient, GRADIENT_CLIP_NORM * architecture.n_pixels
-        )
+        gradient = tf.clip_by_norm(gradient, GRADIENT_CLIP_NORM * architecture.n_pixels)
         self._optimizer.apply([gradient], [self._weights])
         if architecture.likelihood == "gaussian":
             normaliser = objective.normaliser(architecture, noise_variance)
@@ -420,8 +412,7 @@ class Trainer:
         return tf.stack([reconstruction, kl])
 
     def _updated_noise_variance(self, errors: Any) -> Any:
-        """The noise variance after a batch's squared errors (b,), and that it is fixed
-        in the loss.
+        """Take a batch's squared errors (b,) into account; the noise variance.
 
         The variance that maximises the likelihood is the mean squared error (Rybkin,
         Daniilidis and Levine 2021, equation 6), here its running mean over batches.
@@ -473,3 +464,8 @@ def keras_models(
     """New Keras models with these weights."""
     with _lock:
         return network.build_models(architecture, weights, seed)
+
+
+def start_devices() -> None:
+    """Make TensorFlow look for its devices now, as its first operation would."""
+    tf.zeros(())

@@ -29,12 +29,14 @@ from skvae.images import (
     parse_input_shape,
     parse_value_range,
 )
+from skvae.progress import reporter
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from skvae.inference import Model
+    from skvae.inference import FittedNetwork
     from skvae.network import KerasModels
+    from skvae.progress import History
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
@@ -343,11 +345,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ValueError, TypeError
             As `transform`.
         """
-        from skvae import inference
-
         check_is_fitted(self)
         images = self._read_images(X)
-        return inference.encode(self._model(), images)
+        return self._network().encode(images)
 
     def inverse_transform(self, Z: ArrayLike) -> NDArray[np.float32]:
         """Decode latents.
@@ -367,8 +367,6 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ValueError, TypeError
             If Z is not finite, numeric and dense, or has another number of columns.
         """
-        from skvae import inference
-
         check_is_fitted(self)
         latents = check_array(Z, dtype=np.float32, input_name="Z", estimator=self)
         latent_dim = self._state["architecture"]["latent_dim"]
@@ -378,7 +376,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"latent_dim={latent_dim}. Give latents as transform returns them."
             )
             raise ValueError(msg)
-        return self._layout().from_images(inference.decode(self._model(), latents))
+        return self._layout().from_images(self._network().decode(latents))
 
     def sample(
         self,
@@ -406,15 +404,13 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ValueError
             If `n_samples` is less than 1.
         """
-        from skvae import inference
-
         check_is_fitted(self)
         n_samples = check_scalar(n_samples, "n_samples", Integral, min_val=1)
         seed = _draw_seed(self.random_state if random_state is None else random_state)
         z = stream(seed, Stream.SAMPLES).standard_normal(
             (n_samples, self._state["architecture"]["latent_dim"]), dtype=np.float32
         )
-        return self._layout().from_images(inference.decode(self._model(), z))
+        return self._layout().from_images(self._network().decode(z))
 
     def score_samples(self, X: ArrayLike, n_draws: int = 64) -> NDArray[np.float64]:
         """Estimate the log-likelihood of each image.
@@ -448,12 +444,10 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         .. [1] Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders",
            ICLR 2016, https://arxiv.org/abs/1509.00519
         """
-        from skvae import inference
-
         check_is_fitted(self)
         n_draws = check_scalar(n_draws, "n_draws", Integral, min_val=1)
         images = self._read_images(X)
-        return inference.score(self._model(), images, n_draws)
+        return self._network().score(images, n_draws)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Mean of `score_samples`: what model selection maximises.
@@ -492,8 +486,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         from skvae import engine
 
         check_is_fitted(self)
-        architecture = Architecture(**self._state["architecture"])
-        return engine.keras_models(architecture, self.weights_, self._state["seed"])
+        return engine.keras_models(
+            self._architecture(), self.weights_, self._state["seed"]
+        )
 
     @property
     def _n_features_out(self) -> int:
@@ -509,10 +504,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     # Fitting. Everything is worked out on locals and taken over at the end, so that
     # whatever fails leaves the estimator as it was.
 
-    def _fit(
-        self, X: ArrayLike, X_val: ArrayLike | None, epochs: int, *, is_continued: bool
-    ) -> Self:
-        from skvae import engine, inference, progress, training
+    def _fit(self, X: Any, X_val: Any, epochs: int, *, is_continued: bool) -> Self:
+        from skvae import training
 
         if X_val is not None and not self.early_stopping:
             msg = "X_val is what early stopping watches: set early_stopping=True."
@@ -526,16 +519,14 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         architecture = self._fit_architecture(layout, is_continued=is_continued)
         if is_continued:
             start = training.Progress(
-                self._state["seed"],
-                self.n_iter_,
-                engine.TrainingState(
-                    architecture.pack(self.weights_),
-                    self._state["noise_variance"],
-                    self._state["optimizer_arrays"],
-                ),
+                seed=self._state["seed"],
+                n_epochs=self.n_iter_,
+                weights=architecture.pack(self.weights_),
+                noise_variance=self._state["noise_variance"],
+                optimizer_arrays=self._state["optimizer_arrays"],
             )
         else:
-            start = training.Progress(_draw_seed(self.random_state))
+            start = training.new_progress(architecture, _draw_seed(self.random_state))
 
         images = layout.to_images(rows)
         _warn_of_clipping(images, architecture, value_range)
@@ -548,61 +539,53 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             training_rows, held_out = self._split(len(images), start.seed)
             validation_images = images[held_out]
 
-        end, history = training.fit(
-            architecture,
-            training.Settings(
-                epochs=int(epochs),
-                batch_size=int(self.batch_size),
-                learning_rate=float(self.learning_rate),
-                beta=float(self.beta),
-                optimizer=self.optimizer,
-                n_iter_no_change=int(self.n_iter_no_change),
-                tol=float(self.tol),
-            ),
-            training.Data(images, training_rows, validation_images, value_range),
-            start,
-            progress.reporter(int(self.verbose), int(epochs), start.n_epochs),
+        data = training.Data(images, training_rows, validation_images, value_range)
+        settings = training.Settings(
+            epochs=int(epochs),
+            batch_size=int(self.batch_size),
+            learning_rate=float(self.learning_rate),
+            beta=float(self.beta),
+            optimizer=self.optimizer,
+            n_iter_no_change=int(self.n_iter_no_change),
+            tol=float(self.tol),
         )
+        report = reporter(int(self.verbose), settings.epochs, start.n_epochs)
+        end, history = training.fit(architecture, settings, data, start, report)
         if is_continued:
-            history = {
-                name: self.history_.get(name, []) + values
-                for name, values in history.items()
-            }
-        model = inference.Model(
-            architecture, end.state.weights, value_range, end.state.noise_variance, end.seed
-        )
-        latent_kl = inference.latent_kl(model, images)[training_rows].mean(axis=0)
+            history = _joined(self.history_, history)
         fitted = {
-            "weights_": architecture.unpack(end.state.weights),
+            "weights_": architecture.unpack(end.weights),
             "history_": history,
             "n_iter_": end.n_epochs,
             "input_shape_": architecture.image_shape,
             "value_range_": value_range,
-            "latent_kl_": latent_kl,
+            "latent_kl_": training.latent_kl(architecture, data, end),
             "n_features_in_": recorder.n_features_in_,
             "_state": {
                 "architecture": asdict(architecture),
                 "caller_shape": layout.caller_shape,
                 "seed": end.seed,
                 "optimizer": self.optimizer,
-                "optimizer_arrays": end.state.optimizer_arrays,
-                "noise_variance": end.state.noise_variance,
+                "optimizer_arrays": end.optimizer_arrays,
+                "noise_variance": end.noise_variance,
             },
         }
         if hasattr(recorder, "feature_names_in_"):
             fitted["feature_names_in_"] = recorder.feature_names_in_
         if architecture.likelihood != "bernoulli":
             low, high = value_range
-            fitted["noise_variance_"] = end.state.noise_variance * (high - low) ** 2
-        outdated = {name for name in vars(self) if name.endswith("_")} - set(fitted)
-        vars(self).update(fitted)
-        for name in outdated:
-            delattr(self, name)
+            fitted["noise_variance_"] = end.noise_variance * (high - low) ** 2
+        self._take_over(fitted)
         return self
 
-    def _fit_layout(
-        self, shape: tuple[int, ...], *, is_continued: bool
-    ) -> ImageLayout:
+    def _take_over(self, fitted: dict[str, Any]) -> None:
+        """Replace all that was fitted before."""
+        outdated = {name for name in self.__dict__ if name.endswith("_")} - set(fitted)
+        self.__dict__.update(fitted)
+        for name in outdated:
+            delattr(self, name)
+
+    def _fit_layout(self, shape: tuple[int, ...], *, is_continued: bool) -> ImageLayout:
         """Layout to fit with: that of X, or the earlier fit's."""
         image_shape = None
         if self.input_shape is not None:
@@ -636,7 +619,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"means are probabilities, got {self.last_activation!r}."
             )
             raise ValueError(msg)
-        choices = {
+        choices: dict[str, Any] = {
             "latent_dim": int(self.latent_dim),
             "filters": int(self.filters),
             "hidden_layers": int(self.hidden_layers),
@@ -646,7 +629,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         }
         if is_continued:
             earlier = {
-                **self._state["architecture"], "optimizer": self._state["optimizer"]
+                **self._state["architecture"],
+                "optimizer": self._state["optimizer"],
             }
             for name, value in {**choices, "optimizer": self.optimizer}.items():
                 if value != earlier[name]:
@@ -671,15 +655,18 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _layout(self) -> ImageLayout:
         return ImageLayout(self.input_shape_, self._state["caller_shape"])
 
-    def _model(self) -> Model:
-        from skvae import inference
+    def _architecture(self) -> Architecture:
+        return Architecture(**self._state["architecture"])
 
-        architecture = Architecture(**self._state["architecture"])
+    def _network(self) -> FittedNetwork:
+        from skvae.inference import FittedNetwork
+
+        architecture = self._architecture()
         low, high = self.value_range_
         noise_variance = self._state["noise_variance"]
         if hasattr(self, "noise_variance_"):
             noise_variance = self.noise_variance_ / (high - low) ** 2
-        return inference.Model(
+        return FittedNetwork(
             architecture,
             architecture.pack(self.weights_),
             self.value_range_,
@@ -691,12 +678,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Images to work on after `fit`: (n, H, W, C) in the caller's units."""
         layout = self._layout()
         images = layout.to_images(_read_rows(self, X, layout, reset=False))
-        architecture = Architecture(**self._state["architecture"])
-        _warn_of_clipping(images, architecture, self.value_range_)
+        _warn_of_clipping(images, self._architecture(), self.value_range_)
         return images
 
 
-def _with_shape(X: ArrayLike) -> Any:
+def _with_shape(X: Any) -> Any:
     """X itself if it has a shape, else the array of its nested lists."""
     if hasattr(X, "shape"):
         return X
@@ -708,7 +694,7 @@ def _with_shape(X: ArrayLike) -> Any:
 
 
 def _read_rows(
-    recorder: ConvVAE, X: ArrayLike, layout: ImageLayout, *, reset: bool
+    recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool
 ) -> np.ndarray:
     """Validate X, in the caller's layout, as rows of pixels (n, H*W*C) in its dtype.
 
@@ -722,6 +708,16 @@ def _read_rows(
         msg = f"X must be numeric, got dtype {rows.dtype}."
         raise ValueError(msg)
     return rows
+
+
+def _joined(earlier: History, later: History) -> History:
+    """One value an epoch under every name, NaN where it was not computed."""
+
+    def values(history: History, name: str) -> list[float]:
+        return history.get(name, [math.nan] * len(history["loss"]))
+
+    names = dict.fromkeys([*earlier, *later])
+    return {name: values(earlier, name) + values(later, name) for name in names}
 
 
 def _warn_of_clipping(
@@ -748,11 +744,12 @@ def _changed(name: str, value: object, earlier: object) -> str:
 
 
 def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
-    """A seed from `random_state`; for None from the operating system, because numpy's
-    global generator is the host's.
+    """A seed from `random_state`.
+
+    None takes it from the operating system: numpy's global generator is the host's.
     """
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(random_state, Integral):
-        return int(random_state)
-    return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    return int(random_state)

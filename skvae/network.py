@@ -58,8 +58,9 @@ _DTYPE = "float32"
 
 
 def _kernel_initializer(layer_name: str) -> keras.initializers.Initializer:
-    """Keras's default initializer, seeded: left to itself, it would take a seed from
-    Python's global generator, which is the host's.
+    """Keras's default initializer, with a seed.
+
+    Left to itself, it would take one from Python's global generator, the host's.
     """
     return keras.initializers.GlorotUniform(zlib.crc32(layer_name.encode()))
 

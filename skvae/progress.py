@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 
-import keras
+# One value an epoch under "loss", "reconstruction", "kl" and perhaps "val_loss".
+History = dict[str, list[float]]
 
+# Called after each epoch with the history so far and whether that was the last epoch.
+Report = Callable[[History, bool], None]
 
-Report = Callable[[dict[str, list[float]], bool], None]
-
-_SHOWN = ("loss", "val_loss")
+_BAR_WIDTH = 30
 
 
 def reporter(verbose: int, epochs: int, n_epochs_before: int) -> Report:
     """Give a function to call after each epoch with the history, and whether it ends.
 
-    0 prints nothing, 1 a progress bar, 2 or more a line an epoch.
+    0 prints nothing. 1 draws a progress bar, or prints some ten lines if the output is
+    no terminal. 2 or more prints a line an epoch.
     """
+    started = time.monotonic()
+    line_every = 1 if verbose > 1 else max(1, epochs // 10)
 
-    def newest(history: dict[str, list[float]]) -> list[tuple[str, float]]:
-        return [(name, history[name][-1]) for name in _SHOWN if name in history]
+    def report_line(history: History, is_last: bool) -> None:
+        n_epochs = len(history["loss"])
+        if is_last or n_epochs % line_every == 0:
+            total = n_epochs_before + epochs
+            print(
+                f"[ConvVAE] epoch {n_epochs_before + n_epochs}/{total}, "
+                f"{_newest(history)}",
+                flush=True,
+            )
 
-    def print_line(history: dict[str, list[float]], _: bool) -> None:
-        epoch = n_epochs_before + len(history["loss"])
-        values = (f"{name} {value:.4f}" for name, value in newest(history))
-        print(f"[ConvVAE] Epoch {epoch}:", ", ".join(values), flush=True)
-
-    if verbose == 1:
-        bar = keras.utils.Progbar(epochs, unit_name="epoch", stateful_metrics=_SHOWN)
-        return lambda history, is_last: bar.update(
-            len(history["loss"]), newest(history), finalize=is_last
+    def draw_bar(history: History, is_last: bool) -> None:
+        n_epochs = len(history["loss"])
+        filled = _BAR_WIDTH * n_epochs // epochs
+        left = (time.monotonic() - started) / n_epochs * (epochs - n_epochs)
+        print(
+            f"\r[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] epoch {n_epochs}/{epochs}"
+            f", {left:.0f} s left, {_newest(history)}\033[K",
+            end="\n" if is_last else "",
+            flush=True,
         )
-    return print_line if verbose else lambda _history, _is_last: None
+
+    if not verbose:
+        return lambda _history, _is_last: None
+    return draw_bar if verbose == 1 and sys.stdout.isatty() else report_line
+
+
+def _newest(history: History) -> str:
+    shown = [name for name in ("loss", "val_loss") if name in history]
+    return ", ".join(f"{name} {history[name][-1]:.4g}" for name in shown)

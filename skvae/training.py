@@ -9,18 +9,17 @@ any epoch and go on from its state with the same bits.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skvae import engine, inference, objective
+from skvae import engine, objective
 from skvae.architecture import Architecture
 from skvae.draws import Stream, stream
 from skvae.images import to_graph_dtype
+from skvae.inference import FittedNetwork
 from skvae.initialization import initial_weights
-from skvae.progress import Report
-
-History = dict[str, list[float]]
+from skvae.progress import History, Report
 
 # A block, and so a graph call, has about this many pixels: a second's work or less.
 _BLOCK_PIXELS = 2**22
@@ -66,11 +65,34 @@ class Data:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training has come: a seed, and after some epochs their outcome."""
+    """How far training has come.
+
+    Attributes
+    ----------
+    seed : int
+        What every random number of this training depends on.
+    n_epochs : int
+        Epochs trained so far.
+    weights : (n_weights,)
+    noise_variance : float
+        In the network's units.
+    optimizer_arrays : dict of str to ndarray
+        The optimizer's variables; empty for those of a new one.
+    """
 
     seed: int
-    n_epochs: int = 0
-    state: engine.TrainingState | None = None
+    n_epochs: int
+    weights: np.ndarray
+    noise_variance: float
+    optimizer_arrays: dict[str, np.ndarray]
+
+
+def new_progress(architecture: Architecture, seed: int) -> Progress:
+    """Where the training of a new network starts."""
+    weights = initial_weights(architecture, stream(seed, Stream.INITIAL_WEIGHTS))
+    return Progress(
+        seed, 0, architecture.pack(weights), objective.FIXED_NOISE_VARIANCE, {}
+    )
 
 
 def fit(
@@ -88,7 +110,7 @@ def fit(
     settings : Settings
     data : Data
     start : Progress
-        Where to go on; without a state, a new network.
+        Where to go on.
     report : callable
         Called after each epoch with the history so far and whether that was the last.
 
@@ -103,41 +125,61 @@ def fit(
     ValueError
         If training diverges.
     """
-    state = start.state or _initial_state(architecture, start.seed)
     early_stopping = None
     if data.validation_images is not None:
-        early_stopping = _EarlyStopping(architecture, settings, data, start)
+        early_stopping = _EarlyStopping(
+            architecture, settings, data, data.validation_images, start
+        )
+    # The guide's loss stays in the network's units.
+    is_gaussian = architecture.likelihood == "gaussian"
+    offset = _network(architecture, data, start).log_span if is_gaussian else 0.0
     history: History = {"loss": [], "reconstruction": [], "kl": []}
-    n_epochs = start.n_epochs
+    last_epoch = start.n_epochs + settings.epochs - 1
     with engine.leased_trainer(architecture, settings.optimizer) as trainer:
-        trainer.load(state, settings.learning_rate)
-        for epoch in range(start.n_epochs, start.n_epochs + settings.epochs):
+        trainer.load(
+            start.weights,
+            start.noise_variance,
+            start.optimizer_arrays,
+            settings.learning_rate,
+        )
+        for epoch in range(start.n_epochs, last_epoch + 1):
             reconstruction, kl = _train_epoch(
                 trainer, settings, data, start.seed, epoch
             )
-            if architecture.likelihood == "gaussian":
-                reconstruction += inference.log_span(architecture, data.value_range)
+            reconstruction += offset
             history["loss"].append(reconstruction + settings.beta * kl)
             history["reconstruction"].append(reconstruction)
             history["kl"].append(kl)
-            n_epochs += 1
+            is_last = epoch == last_epoch
             if early_stopping:
-                loss = early_stopping.watch(trainer.state())
-                _check_finite(loss, epoch)
-                history.setdefault("val_loss", []).append(loss)
-            is_over = early_stopping is not None and early_stopping.is_over
-            is_last = is_over or n_epochs == start.n_epochs + settings.epochs
+                progress = Progress(start.seed, epoch + 1, *trainer.state())
+                val_loss = early_stopping.watch(progress)
+                history.setdefault("val_loss", []).append(val_loss)
+                is_last = is_last or early_stopping.is_over
             report(history, is_last)
             if is_last:
                 break
-        state = early_stopping.best_state if early_stopping else trainer.state()
-    return Progress(start.seed, n_epochs, state), history
+        end = Progress(start.seed, epoch + 1, *trainer.state())
+    if early_stopping:
+        end = replace(early_stopping.best, n_epochs=end.n_epochs)
+    return end, history
 
 
-def _initial_state(architecture: Architecture, seed: int) -> engine.TrainingState:
-    weights = initial_weights(architecture, stream(seed, Stream.INITIAL_WEIGHTS))
-    return engine.TrainingState(
-        architecture.pack(weights), objective.FIXED_NOISE_VARIANCE, {}
+def latent_kl(architecture: Architecture, data: Data, progress: Progress) -> np.ndarray:
+    """Mean KL of each latent dimension over the training rows: (latent_dim,) nats."""
+    network = _network(architecture, data, progress)
+    return network.latent_kl(data.images)[data.rows].mean(axis=0)
+
+
+def _network(
+    architecture: Architecture, data: Data, progress: Progress
+) -> FittedNetwork:
+    return FittedNetwork(
+        architecture,
+        progress.weights,
+        data.value_range,
+        progress.noise_variance,
+        progress.seed,
     )
 
 
@@ -178,7 +220,7 @@ def _check_finite(loss: float, epoch: int) -> None:
 
 
 class _EarlyStopping:
-    """The best state so far by validation loss, and whether to wait for a better one.
+    """The best epoch so far by validation loss, and whether to wait for a better one.
 
     The loss is the negative evidence lower bound (beta = 1) of the validation images.
     """
@@ -188,28 +230,28 @@ class _EarlyStopping:
         architecture: Architecture,
         settings: Settings,
         data: Data,
+        images: np.ndarray,
         start: Progress,
     ) -> None:
         self._architecture = architecture
         self._settings = settings
-        self._images = data.validation_images
-        self._value_range = data.value_range
-        self._seed = start.seed
+        self._data = data
+        self._images = images
         self._n_epochs_without_gain = 0
-        self._best_loss = math.inf
-        self.best_state = start.state
-        if start.state:
-            self._best_loss = self._loss(start.state)
+        # A new network is no candidate, whatever its loss.
+        self.best = start
+        self._best_loss = self._loss(start) if start.n_epochs else math.inf
 
-    def watch(self, state: engine.TrainingState) -> float:
-        """Take an epoch's state into account; its validation loss."""
-        loss = self._loss(state)
+    def watch(self, progress: Progress) -> float:
+        """Take another epoch into account; its validation loss."""
+        loss = self._loss(progress)
+        _check_finite(loss, progress.n_epochs - 1)
         if loss < self._best_loss - self._settings.tol:
             self._n_epochs_without_gain = 0
         else:
             self._n_epochs_without_gain += 1
         if loss < self._best_loss:
-            self.best_state, self._best_loss = state, loss
+            self.best, self._best_loss = progress, loss
         return loss
 
     @property
@@ -217,12 +259,6 @@ class _EarlyStopping:
         """Whether the loss has not fallen for long enough to stop."""
         return self._n_epochs_without_gain >= self._settings.n_iter_no_change
 
-    def _loss(self, state: engine.TrainingState) -> float:
-        model = inference.Model(
-            self._architecture,
-            state.weights,
-            self._value_range,
-            state.noise_variance,
-            self._seed,
-        )
-        return -float(np.mean(inference.elbo(model, self._images, _N_VALIDATION_DRAWS)))
+    def _loss(self, progress: Progress) -> float:
+        network = _network(self._architecture, self._data, progress)
+        return -float(np.mean(network.elbo(self._images, _N_VALIDATION_DRAWS)))

@@ -1,0 +1,235 @@
+"""``python -m skvae``: fit ConvVAE on digits or on one's own images."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skvae import ConvVAE, __version__
+
+# PCA.score inverts a matrix of pixels x pixels; beyond this it takes minutes.
+_MAX_PIXELS_FOR_PCA_SCORE = 4096
+
+_N_SHOWN = 12
+
+
+class _Images(NamedTuple):
+    name: str
+    X: np.ndarray
+    y: np.ndarray | None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fit, compare with PCA on held-out images, save a picture and the model."""
+    options = _parse(arguments)
+    try:
+        images = _load(options.data)
+        _check_matplotlib()
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f"skvae: {error}")
+    with _muted_stderr():
+        from skvae import engine  # noqa: PLC0415  TensorFlow greets on stderr
+
+        engine.start_devices()
+    train, test, y_train, y_test = _split(images, options.random_state)
+    print(
+        f"skvae {__version__}: {images.name}, {len(train)} images to train on, "
+        f"{len(test)} held out"
+    )
+    vae = ConvVAE(
+        options.latent_dim,
+        filters=options.filters,
+        hidden_layers=options.hidden_layers,
+        likelihood=options.likelihood,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        random_state=options.random_state,
+        verbose=1,
+    )
+    try:
+        vae.fit(train)
+    except ValueError as error:
+        sys.exit(f"skvae: {error}")
+    _print_comparison(vae, train, test, y_train, y_test)
+    _save_picture(vae, test, options.picture)
+    joblib.dump(vae, options.model)
+    print(f"picture  {options.picture}  (originals, the same decoded, samples)")
+    print(f"model    {options.model}  (joblib.load gives the fitted ConvVAE)")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m skvae",
+        description="Fit a convolutional variational autoencoder on images, compare "
+        "it with PCA on held-out images, and save a picture and the fitted model.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "data",
+        nargs="?",
+        type=Path,
+        help=".npy file of images (n, H, W), (n, H, W, C) or rows of pixels; or .npz "
+        "file with them as its only array or as X, and labels, if any, as y. "
+        "Without it, scikit-learn's digits",
+    )
+    parser.add_argument("--model", type=Path, default="skvae.joblib", help="to write")
+    parser.add_argument("--picture", type=Path, default="skvae.png", help="to write")
+    parser.add_argument("--latent-dim", type=int, default=8, help="latent features")
+    parser.add_argument(
+        "--filters", type=int, default=32, help="of the first convolution"
+    )
+    parser.add_argument(
+        "--hidden-layers", type=int, default=2, help="convolutions each way"
+    )
+    parser.add_argument(
+        "--likelihood",
+        choices=["gaussian", "mse", "bernoulli"],
+        default="gaussian",
+        help="of a pixel around its decoded mean",
+    )
+    parser.add_argument("--epochs", type=int, default=100, help="passes over the data")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a step")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="step size")
+    parser.add_argument("--random-state", type=int, default=0, help="seed")
+    return parser.parse_args(arguments)
+
+
+def _load(path: Path | None) -> _Images:
+    if path is None:
+        digits = load_digits()
+        return _Images("scikit-learn's digits", digits.images / 16, digits.target)
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return _Images(str(path), loaded, None)
+    with loaded as arrays:
+        names = set(arrays.files)
+        images = "X" if "X" in names else next(iter(names - {"y"}), "")
+        if not images or (images != "X" and len(names - {"y"}) > 1):
+            msg = f"{path} has arrays {sorted(names)}: name the one of the images X."
+            raise ValueError(msg)
+        y = arrays["y"] if "y" in names else None
+        return _Images(str(path), arrays[images], y)
+
+
+def _check_matplotlib() -> None:
+    try:
+        import matplotlib as mpl  # noqa: PLC0415  an extra
+    except ImportError as error:
+        msg = "the picture needs matplotlib: pip install 'skvae[plot]'"
+        raise ImportError(msg) from error
+    mpl.use("agg")
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Keep what C++ code writes to stderr off the screen, unless an error follows."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as muted:
+        os.dup2(muted.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            muted.seek(0)
+            os.write(kept, muted.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _split(
+    images: _Images, random_state: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    if images.y is None:
+        train, test = train_test_split(images.X, random_state=random_state)
+        return train, test, None, None
+    return tuple(train_test_split(images.X, images.y, random_state=random_state))
+
+
+def _print_comparison(
+    vae: ConvVAE,
+    train: np.ndarray,
+    test: np.ndarray,
+    y_train: np.ndarray | None,
+    y_test: np.ndarray | None,
+) -> None:
+    train_rows, test_rows = (rows.reshape(len(rows), -1) for rows in (train, test))
+    n_components = min(vae.latent_dim, *train_rows.shape)
+    pca = PCA(n_components, random_state=0).fit(train_rows)
+    z_vae, z_pca = vae.transform(test), pca.transform(test_rows)
+    decoded = vae.inverse_transform(z_vae).reshape(test_rows.shape)
+    likelihood_pca = "-"
+    if (
+        test_rows.shape[1] <= _MAX_PIXELS_FOR_PCA_SCORE
+        and vae.likelihood != "bernoulli"
+    ):
+        likelihood_pca = f"{pca.score(test_rows):.2f}"
+    table = [
+        ("on held-out images", "ConvVAE", f"PCA({n_components})"),
+        ("log-likelihood, nats an image", f"{vae.score(test):.2f}", likelihood_pca),
+        (
+            "reconstruction, mean squared error",
+            f"{np.mean((decoded - test_rows) ** 2):.4g}",
+            f"{np.mean((pca.inverse_transform(z_pca) - test_rows) ** 2):.4g}",
+        ),
+    ]
+    if y_train is not None:
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        of_vae, of_pca = (
+            classifier.fit(model.transform(rows), y_train).score(z, y_test)
+            for model, rows, z in ((vae, train, z_vae), (pca, train_rows, z_pca))
+        )
+        row = "accuracy of logistic regression on them"
+        table.append((row, f"{of_vae:.3f}", f"{of_pca:.3f}"))
+    for columns in table:
+        print("{:<40} {:>10} {:>10}".format(*columns))
+
+
+def _save_picture(vae: ConvVAE, test: np.ndarray, path: Path) -> None:
+    """Save rows of originals, their reconstructions, and samples."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  an extra
+
+    shown = test[:_N_SHOWN]
+    rows = {
+        "originals": shown,
+        "decoded": vae.inverse_transform(vae.transform(shown)),
+        "samples": vae.sample(len(shown), random_state=0),
+    }
+    height, width, channels = vae.input_shape_
+    low, high = vae.value_range_
+    figure = Figure(figsize=(1 + len(shown), 3), layout="constrained")
+    axes = figure.subplots(len(rows), len(shown), squeeze=False)
+    for axes_row, (title, images) in zip(axes, rows.items(), strict=True):
+        axes_row[0].set_ylabel(title, fontsize="small")
+        for ax, image in zip(axes_row, images, strict=True):
+            pixels = image.astype(np.float64).reshape(height, width, channels)
+            pixels = np.clip((pixels - low) / (high - low), 0, 1)
+            # Colours are shown if there are three, else the channels' mean.
+            if channels != 3:
+                pixels = pixels.mean(axis=-1)
+            aspect = "equal" if height > 1 else "auto"
+            ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect=aspect)
+            ax.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=100)
+
+
+if __name__ == "__main__":
+    main()
