@@ -1,0 +1,427 @@
+"""Training: reproducible, resumable, early-stopped, on every row."""
+
+import numpy as np
+import pytest
+from conftest import TINY, assert_same_fit, counted_traces
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+
+from skvae import ConvVAE
+from skvae.draws import Stream, stream
+from skvae.engine import Trainer
+from skvae.images import to_graph_dtype
+
+
+def test_same_seed_same_bits_another_seed_others(images):
+    first = ConvVAE(**TINY).fit(images)
+    np.random.seed(3)
+    ConvVAE(**{**TINY, "random_state": 1}).fit(images)
+    assert_same_fit(first, ConvVAE(**TINY).fit(images))
+    other = ConvVAE(**{**TINY, "random_state": 1}).fit(images)
+    assert other.history_["loss"] != first.history_["loss"]
+
+
+def test_random_state_instances_and_none():
+    X = np.random.default_rng(0).random((8, 4))
+    vae = ConvVAE(**{**TINY, "random_state": np.random.RandomState(0)})
+    losses = [vae.fit(X).history_["loss"] for _ in range(2)]
+    assert losses[0] != losses[1]
+    vae.set_params(random_state=np.random.RandomState(0))
+    assert vae.fit(X).history_["loss"] == losses[0]
+    vae.set_params(random_state=None)
+    assert vae.fit(X).history_["loss"] != vae.fit(X).history_["loss"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"likelihood": "mse"},
+        {"likelihood": "bernoulli", "optimizer": "nadam"},
+        {"optimizer": "sgd"},
+        {"optimizer": "adagrad"},
+    ],
+)
+def test_3_and_3_epochs_are_6(images, parameters):
+    whole = ConvVAE(**{**TINY, **parameters, "epochs": 6}).fit(images)
+    parts = ConvVAE(**TINY, **parameters, warm_start=True).fit(images).fit(images)
+    assert_same_fit(whole, parts)
+    calls = ConvVAE(**TINY, **parameters)
+    for _ in range(6):
+        calls.partial_fit(images)
+    assert_same_fit(whole, calls)
+
+
+def test_3_and_3_epochs_are_6_across_processes(images, run_python, tmp_path):
+    import joblib
+
+    whole = ConvVAE(**{**TINY, "epochs": 6}).fit(images)
+    joblib.dump(ConvVAE(**TINY, warm_start=True).fit(images), tmp_path / "vae")
+    np.save(tmp_path / "images.npy", images)
+    run_python(
+        "import joblib, numpy as np\n"
+        "vae = joblib.load('vae').fit(np.load('images.npy'))\n"
+        "joblib.dump(vae, 'vae')\n"
+    )
+    assert_same_fit(whole, joblib.load(tmp_path / "vae"))
+
+
+def test_fit_without_warm_start_starts_anew(images):
+    vae = ConvVAE(**TINY).fit(images)
+    first = vae.history_
+    assert vae.fit(images).history_ == first
+    assert vae.n_iter_ == 3
+
+
+def test_a_refit_with_another_likelihood_leaves_nothing_behind(images):
+    vae = ConvVAE(**TINY).fit(images)
+    assert vae.noise_variance_ > 0
+    assert not hasattr(
+        vae.set_params(likelihood="bernoulli").fit(images), "noise_variance_"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"latent_dim": 3},
+        {"filters": 3},
+        {"hidden_layers": 1},
+        {"kernel_size": 2},
+        {"last_activation": "linear"},
+        {"likelihood": "mse"},
+        {"optimizer": "sgd"},
+        {"input_shape": (4, 16)},
+        {"value_range": (0, 2)},
+    ],
+)
+def test_going_on_with_another_architecture_is_refused(images, change):
+    vae = ConvVAE(**TINY, warm_start=True).fit(images)
+    before = ConvVAE(**TINY).fit(images)
+    vae.set_params(**change)
+    (name,) = change
+    with pytest.raises(ValueError, match=f"{name}=.*warm_start=False"):
+        vae.fit(images)
+    with pytest.raises(ValueError, match=name):
+        vae.partial_fit(images)
+    assert_same_fit(vae, before)
+
+
+def test_going_on_may_change_numbers_that_are_no_architecture(images):
+    vae = ConvVAE(**TINY, warm_start=True).fit(images)
+    vae.set_params(learning_rate=0.1, beta=0.0, batch_size=5, epochs=1).fit(images)
+    assert vae.n_iter_ == 4
+
+
+def test_every_row_is_used_in_every_epoch_the_short_last_batch_too(images, monkeypatch):
+    seen = []
+    train_block = Trainer.train_block
+
+    def spy(self, block, *args, **kwargs):
+        seen.append(block.reshape(len(block), -1))
+        return train_block(self, block, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train_block", spy)
+    monkeypatch.setattr("skvae.training._BLOCK_PIXELS", 64 * 32)
+    ConvVAE(**TINY).fit(images)
+    assert [len(block) for block in seen] == [32, 32, 6] * 3
+    rows = images.reshape(len(images), -1)
+    epochs = [np.concatenate(seen[i : i + 3]) for i in (0, 3, 6)]
+    for epoch in epochs:
+        np.testing.assert_array_equal(
+            epoch[np.lexsort(epoch.T)], rows[np.lexsort(rows.T)]
+        )
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_the_short_last_batch_takes_a_step(images):
+    """70 rows in batches of 16 are 5 steps an epoch."""
+    vae = ConvVAE(**TINY).fit(images)
+    assert vae._state["optimizer_arrays"]["adam/iteration"] == 5 * 3
+
+
+def test_blocks_do_not_change_the_bits(images, monkeypatch):
+    whole = ConvVAE(**TINY).fit(images)
+    monkeypatch.setattr("skvae.training._BLOCK_PIXELS", 64 * 32)
+    blocks = ConvVAE(**TINY).fit(images)
+    for path, weight in whole.weights_.items():
+        np.testing.assert_array_equal(weight, blocks.weights_[path])
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "mse", "bernoulli"])
+def test_loss_is_reconstruction_and_beta_kl(images, likelihood):
+    vae = ConvVAE(**TINY, likelihood=likelihood, beta=0.25).fit(images)
+    history = {name: np.array(values) for name, values in vae.history_.items()}
+    np.testing.assert_allclose(
+        history["loss"], history["reconstruction"] + 0.25 * history["kl"]
+    )
+    assert len(history["loss"]) == vae.n_iter_ == 3
+
+
+def test_beta_weighs_the_kl(images):
+    parameters = {**TINY, "epochs": 60, "learning_rate": 1e-2}
+    kls = [
+        ConvVAE(**parameters, beta=beta).fit(images).latent_kl_.sum()
+        for beta in (0.1, 1.0, 10.0)
+    ]
+    assert kls[0] > kls[1] > kls[2]
+
+
+def test_noise_variance_follows_the_mean_squared_error(images):
+    """At the end of long training it is the error of the drawn reconstructions."""
+    vae = ConvVAE(**{**TINY, "epochs": 150, "learning_rate": 3e-3}).fit(images)
+    z_mean, z_log_var = vae.posterior(images)
+    rng = np.random.default_rng(0)
+    errors = [
+        np.mean(
+            (vae.inverse_transform(z_mean + np.exp(z_log_var / 2) * e) - images) ** 2
+        )
+        for e in rng.standard_normal((50, *z_mean.shape))
+    ]
+    assert vae.noise_variance_ == pytest.approx(np.mean(errors), rel=0.1)
+
+
+def test_noise_variance_has_its_floor():
+    X = np.full((20, 4, 4), 0.5)
+    vae = ConvVAE(**{**TINY, "epochs": 400, "learning_rate": 0.01}, value_range=(0, 2))
+    assert vae.fit(X).noise_variance_ >= 1e-6 * 2**2 * (1 - 1e-6)
+    assert np.isfinite(vae.score(X))
+
+
+def test_latent_kl_is_the_mean_over_the_training_rows(images):
+    vae = ConvVAE(**TINY, early_stopping=True, validation_fraction=0.3).fit(images)
+    held_out = stream(0, Stream.VALIDATION_SPLIT).permutation(70)[:21]
+    z_mean, z_log_var = np.delete(np.array(vae.posterior(images)), held_out, axis=1)
+    expected = -0.5 * (1 + z_log_var - z_mean**2 - np.exp(z_log_var)).mean(axis=0)
+    np.testing.assert_allclose(vae.latent_kl_, expected, rtol=1e-4)
+
+
+def elbo_by_hand(vae, X, rng, n_draws=2000):
+    """Monte Carlo in numpy over the fitted encoder and decoder, float64."""
+    z_mean, z_log_var = (a.astype(float) for a in vae.posterior(X))
+    n_pixels = X[0].size
+    variance = vae.noise_variance_
+    total = np.zeros(len(X))
+    for _ in range(n_draws):
+        z = z_mean + np.exp(z_log_var / 2) * rng.standard_normal(z_mean.shape)
+        errors = ((vae.inverse_transform(z) - X) ** 2).sum(axis=(1, 2))
+        total -= errors / (2 * variance)
+    log_likelihood = total / n_draws - n_pixels / 2 * np.log(2 * np.pi * variance)
+    kl = -0.5 * (1 + z_log_var - z_mean**2 - np.exp(z_log_var)).sum(axis=1)
+    return log_likelihood - kl
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "mse"])
+def test_val_loss_is_the_negative_elbo_of_the_validation_images(images, likelihood):
+    X, X_val = images[:40] * 16, images[40:] * 16
+    vae = ConvVAE(**TINY, likelihood=likelihood, early_stopping=True, beta=3.0)
+    vae.fit(X, X_val=X_val)
+    expected = elbo_by_hand(vae, X_val, np.random.default_rng(0))
+    one_draw = vae.score_samples(X_val, n_draws=1)
+    tolerance = 4 * np.std(one_draw - expected) / np.sqrt(len(X_val)) + 0.05
+    assert -min(vae.history_["val_loss"]) == pytest.approx(
+        expected.mean(), abs=tolerance
+    )
+
+
+def test_val_loss_has_fixed_draws(images):
+    """With a learning rate of almost nothing it does not move."""
+    parameters = {**TINY, "learning_rate": 1e-30, "likelihood": "mse"}
+    vae = ConvVAE(**parameters, early_stopping=True).fit(images)
+    assert len(set(vae.history_["val_loss"])) == 1
+    assert len(set(vae.history_["loss"])) == 3
+
+
+def test_overfitting_stops_and_the_best_weights_come_back(images):
+    parameters = {
+        **TINY,
+        "latent_dim": 8,
+        "filters": 16,
+        "learning_rate": 5e-3,
+        "early_stopping": True,
+        "n_iter_no_change": 5,
+    }
+    X, X_val = images[:40], images[40:]
+    vae = ConvVAE(**{**parameters, "epochs": 500}).fit(X, X_val=X_val)
+    loss, val_loss = vae.history_["loss"], vae.history_["val_loss"]
+    best = int(np.argmin(val_loss))
+    assert vae.n_iter_ == len(val_loss) == best + 1 + 5 < 500
+    assert loss[-1] < loss[best]
+    assert val_loss[-1] > val_loss[best]
+    until_best = ConvVAE(**{**parameters, "epochs": best + 1}).fit(X, X_val=X_val)
+    for path, weight in until_best.weights_.items():
+        np.testing.assert_array_equal(weight, vae.weights_[path])
+    assert vae.noise_variance_ == until_best.noise_variance_
+
+
+def test_early_stopping_goes_on_from_the_restored_weights(images):
+    parameters = {**TINY, "early_stopping": True, "warm_start": True}
+    vae = ConvVAE(**{**parameters, "learning_rate": 1e-2}).fit(images)
+    best = min(vae.history_["val_loss"])
+    # From here on training does harm: what was best comes back.
+    before = {path: weight.copy() for path, weight in vae.weights_.items()}
+    vae.set_params(learning_rate=5.0).fit(images)
+    assert min(vae.history_["val_loss"]) == best
+    assert vae.n_iter_ == len(vae.history_["val_loss"]) == 6
+    for path, weight in before.items():
+        np.testing.assert_array_equal(weight, vae.weights_[path])
+
+
+def test_history_has_a_value_an_epoch_when_early_stopping_comes_later(images):
+    vae = ConvVAE(**TINY, warm_start=True).fit(images)
+    vae.set_params(early_stopping=True).fit(images)
+    assert np.isnan(vae.history_["val_loss"]).tolist() == [True] * 3 + [False] * 3
+
+
+def test_partial_fit_keeps_layout_and_range_of_the_first_call(images):
+    vae = ConvVAE(**TINY).partial_fit(images * 10)
+    vae.partial_fit(images[:9] * 2)
+    assert vae.value_range_ == (0, 10)
+    assert vae.n_iter_ == 2
+
+
+def test_partial_fit_with_early_stopping_raises(images):
+    with pytest.raises(AttributeError):
+        ConvVAE(early_stopping=True).partial_fit(images)
+
+
+def test_divergence_is_an_error_and_leaves_the_estimator(images):
+    vae = ConvVAE(**TINY, warm_start=True).fit(images)
+    before = ConvVAE(**TINY).fit(images)
+    vae.set_params(learning_rate=1e30)
+    with pytest.raises(ValueError, match="learning_rate"):
+        vae.fit(images)
+    assert_same_fit(vae, before)
+    # The next fit finds the shared network in order.
+    assert_same_fit(ConvVAE(**TINY).fit(images), before)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adagrad", "adam", "adamax", "adamw", "lion", "nadam", "rmsprop", "sgd"],
+)
+def test_each_optimizer_lowers_the_loss(images, optimizer):
+    rate = {"sgd": 1e-5, "adagrad": 1e-2}.get(optimizer, 1e-3)
+    parameters = {**TINY, "epochs": 20, "learning_rate": rate, "optimizer": optimizer}
+    losses = ConvVAE(**parameters).fit(images).history_["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_one_variable_for_all_weights_steps_like_kerass_optimizer_on_each(images):
+    """Three Adam steps against Keras's on variables of their own."""
+    import keras
+    import tensorflow as tf
+
+    from skvae import network
+
+    parameters = {**TINY, "likelihood": "mse", "batch_size": 70, "epochs": 1}
+    vae = ConvVAE(**parameters)
+    start = ConvVAE(**{**parameters, "learning_rate": 1e-30}).fit(images)
+    models = network.build_models(start._architecture(), start.weights_, seed=0)
+    optimizer = keras.optimizers.Adam(1e-3)
+    for epoch in range(3):
+        order = stream(0, Stream.PERMUTATION, epoch).permutation(70)
+        noise_seed = int(stream(0, Stream.NOISE, epoch).integers(2**63))
+        epsilon = tf.random.stateless_normal((70, 2), [noise_seed, 0])
+        batch = images[order].astype(np.float32)[..., None]
+        with tf.GradientTape() as tape:
+            z_mean, z_log_var, _ = models.encoder(batch)
+            decoded = models.decoder(z_mean + tf.exp(0.5 * z_log_var) * epsilon)
+            kl = -0.5 * tf.reduce_sum(
+                1 + z_log_var - z_mean**2 - tf.exp(z_log_var), axis=1
+            )
+            error = tf.reduce_sum((batch - decoded) ** 2, axis=(1, 2, 3))
+            loss = tf.reduce_mean(error + kl)
+        variables = models.vae.trainable_variables
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, variables), variables, strict=True)
+        )
+        vae.partial_fit(images)
+        assert vae.history_["loss"][-1] == pytest.approx(float(loss), rel=1e-5)
+    # A hundredth of what three steps can move a weight: Adam turns the rounding of a
+    # gradient near zero into a visible part of a step.
+    for variable in variables:
+        np.testing.assert_allclose(
+            vae.weights_[variable.path], variable.numpy(), rtol=0, atol=3e-5
+        )
+
+
+def test_a_second_fit_of_an_architecture_builds_and_traces_nothing(images):
+    vae = ConvVAE(3, filters=3, hidden_layers=2, epochs=2, early_stopping=True)
+
+    def use(X, batch_size, n_draws):
+        vae.set_params(batch_size=batch_size).fit(X)
+        vae.inverse_transform(vae.transform(X))
+        vae.score_samples(X, n_draws=n_draws)
+        vae.sample(n_draws)
+
+    floats, bytes_ = images, (images * 255).astype(np.uint8)
+    with counted_traces() as counts:
+        use(floats, 16, 8)
+        use(bytes_, 16, 8)
+    assert counts["built"] == 1
+    assert counts["traced"] > 0
+    with counted_traces() as counts:
+        for X, batch_size, n_draws in [
+            (floats, 16, 8),
+            (bytes_, 5, 1),
+            (floats[:33], 70, 3),
+            (floats.astype(int), 64, 100),
+            (floats > 0.5, 1, 2),
+        ]:
+            vae.set_params(learning_rate=0.01, beta=0.5, random_state=batch_size)
+            use(X, batch_size, n_draws)
+    assert counts == {"built": 0, "traced": 0}
+
+
+def test_memory_and_traces_stay_flat_over_60_fits(run_python):
+    printed = run_python(
+        """
+import numpy as np, psutil
+from conftest import counted_traces
+from skvae import ConvVAE
+X = np.random.default_rng(0).random((64, 8, 8))
+memory = []
+with counted_traces() as counts:
+    for i in range(60):
+        ConvVAE(2, filters=2 + i % 3, hidden_layers=2, epochs=2).fit(X).transform(X)
+        memory.append(psutil.Process().memory_info().rss)
+        if i == 2:
+            after_three = dict(counts)
+print(memory[59] / memory[14], after_three == counts, counts["built"])
+""",
+        PYTHONPATH=str(__import__("pathlib").Path(__file__).parent),
+    )
+    growth, is_flat, n_built = printed.split()
+    assert abs(float(growth) - 1) < 0.05
+    assert (is_flat, n_built) == ("True", "3")
+
+
+def test_digits_are_better_compressed_than_by_pca(digits):
+    X_train, X_test, y_train, y_test = digits
+    pca = PCA(8, random_state=0).fit(X_train)
+    classifier = LogisticRegression(max_iter=5000)
+
+    def judge(model):
+        z = model.transform(X_test)
+        error = np.mean((model.inverse_transform(z) - X_test) ** 2)
+        classifier.fit(model.transform(X_train), y_train)
+        return error, classifier.score(z, y_test)
+
+    parameters = {"filters": 32, "hidden_layers": 2, "epochs": 60}
+    fits = [
+        judge(ConvVAE(8, **parameters, random_state=seed).fit(X_train))
+        for seed in range(3)
+    ]
+    error, accuracy = np.median(fits, axis=0)
+    pca_error, pca_accuracy = judge(pca)
+    assert error <= 0.75 * pca_error
+    assert accuracy >= pca_accuracy
+
+
+def test_graph_dtypes_hold_the_values():
+    for dtype in ("?", "u1", "i1", "i2", "u2", "f2", "f4", "i4", "u4", "f8", ">f4"):
+        X = np.array([0, 1]).astype(dtype)
+        converted = to_graph_dtype(X)
+        assert converted.dtype in (np.uint8, np.float32, np.float64)
+        np.testing.assert_array_equal(converted, X)
