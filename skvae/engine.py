@@ -360,7 +360,7 @@ class Trainer:
 
     def _optimizer_arrays(self) -> dict[str, np.ndarray]:
         return {
-            variable.path: variable.numpy().copy()
+            variable.path: np.array(variable.numpy())
             for variable in self._optimizer.variables
         }
 

@@ -1,0 +1,151 @@
+"""skvae is a guest: the host's settings and seeds are neither changed nor relied on."""
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+from skvae import ConvVAE
+
+USE_ALL = """
+import numpy as np
+from skvae import ConvVAE
+X = np.random.default_rng(0).random((40, 7, 5, 3))
+def use():
+    vae = ConvVAE(2, filters=2, epochs=2, random_state=0).fit(X)
+    ConvVAE(2, filters=2, epochs=1).fit(X)  # random_state=None
+    models = vae.to_keras()
+    return (vae.transform(X), vae.sample(3), vae.score_samples(X),
+            models.decoder(vae.transform(X)).numpy())
+"""
+
+HOST_SETTINGS = {
+    "mixed_float16": "keras.config.set_dtype_policy('mixed_float16')",
+    "float64": "keras.config.set_floatx('float64')",
+    "channels_first": "keras.config.set_image_data_format('channels_first')",
+    "seeds": "keras.utils.set_random_seed(3)",
+    "epsilon": "keras.config.set_epsilon(1e-2)",
+    "no_progress": "keras.config.disable_interactive_logging()",
+}
+
+
+@pytest.mark.parametrize("setting", HOST_SETTINGS.values(), ids=HOST_SETTINGS)
+def test_what_the_host_has_set_changes_nothing(run_python, tmp_path, setting):
+    run_python(USE_ALL + "np.savez('plain.npz', *use())\n")
+    run_python(f"import keras\n{setting}\n{USE_ALL}np.savez('host.npz', *use())\n")
+    plain, host = np.load(tmp_path / "plain.npz"), np.load(tmp_path / "host.npz")
+    for name in plain.files:
+        np.testing.assert_array_equal(plain[name], host[name])
+
+
+def test_seeds_and_settings_of_the_host_stay(run_python):
+    run_python(
+        """
+import os, random, warnings
+import keras, numpy as np, tensorflow as tf
+def state():
+    return (random.getstate(), str(np.random.get_state()), keras.config.floatx(),
+            keras.config.dtype_policy().name, keras.config.image_data_format(),
+            keras.config.epsilon(), keras.config.is_interactive_logging_enabled(),
+            tf.config.threading.get_intra_op_parallelism_threads(),
+            tf.config.threading.get_inter_op_parallelism_threads(),
+            tf.config.functions_run_eagerly(), tuple(warnings.filters),
+            dict(os.environ), np.geterr())
+random.seed(1); np.random.seed(2); tf.random.set_seed(3)
+tf.random.uniform(()); keras.random.uniform(())
+"""
+        + USE_ALL
+        + """
+before = state()
+use()
+assert state() == before
+# The next numbers of TensorFlow's and Keras's global streams are the same, too.
+def drawn(between):
+    keras.utils.set_random_seed(5)
+    tf.random.uniform(()), keras.random.uniform(()), keras.layers.Dense(1).build((1, 1))
+    between()
+    layer = keras.layers.Dense(1)
+    layer.build((1, 1))
+    return (float(tf.random.uniform(())), float(keras.random.uniform(())),
+            random.random(), np.random.random(), float(layer.kernel.numpy()[0, 0]))
+assert drawn(lambda: None) == drawn(use)
+"""
+    )
+
+
+def test_import_loads_neither_tensorflow_nor_matplotlib(run_python):
+    printed = run_python(
+        """
+import sys
+import skvae
+print("tensorflow" in sys.modules, "keras" in sys.modules, "matplotlib" in sys.modules)
+"""
+    )
+    assert printed.split() == ["False"] * 3
+
+
+def test_import_takes_little_more_than_scikit_learns_base(run_python):
+    """What it adds, module by module, is skvae's own and a few of scikit-learn's."""
+    printed = run_python(
+        """
+import sys
+import sklearn.base
+before = set(sys.modules)
+import skvae
+added = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(*sorted(added - set(sys.stdlib_module_names)))
+"""
+    )
+    assert set(printed.split()) <= {"sklearn", "skvae"}
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch", "nonsense"])
+def test_another_keras_backend_is_an_error_that_names_the_variable(run_python, backend):
+    printed = run_python(
+        """
+try:
+    import skvae
+except ImportError as error:
+    print(error)
+""",
+        KERAS_BACKEND=backend,
+    )
+    assert "KERAS_BACKEND" in printed
+    assert backend in printed
+
+
+def test_a_keras_loaded_with_another_backend_is_an_error(run_python):
+    """The backend may also come from Keras's own configuration file."""
+    printed = run_python(
+        """
+import keras
+keras.backend.backend = lambda: "jax"
+import numpy as np
+from skvae import ConvVAE
+try:
+    ConvVAE().fit(np.zeros((3, 4)))
+except ImportError as error:
+    print(error)
+"""
+    )
+    assert "KERAS_BACKEND" in printed
+
+
+def test_verbose_prints_progress_only_when_asked(images, capsys):
+    ConvVAE(**TINY).fit(images)
+    assert not capsys.readouterr().out
+    ConvVAE(**TINY, verbose=2, early_stopping=True).fit(images)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("[ConvVAE] epoch 3/3, loss ")
+    assert "val_loss" in lines[2]
+    ConvVAE(**{**TINY, "epochs": 20}, verbose=1).fit(images)
+    assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_verbose_draws_a_bar_on_a_terminal(images, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    ConvVAE(**TINY, verbose=1).fit(images)
+    out = capsys.readouterr().out
+    assert out.count("\r") == 3
+    assert "[##########....................] epoch 1/3" in out
+    assert out.endswith("\n")
