@@ -38,8 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Fit, compare with PCA on held-out images, save a picture and the model."""
     options = _parse(arguments)
     try:
-        images = _load(options.data)
+        _check_writable(options.model, options.picture)
         _check_matplotlib()
+        images = _load(options.data)
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"skvae: {error}")
     with _muted_stderr():
@@ -88,8 +89,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "file with them as its only array or as X, and labels, if any, as y. "
         "Without it, scikit-learn's digits",
     )
-    parser.add_argument("--model", type=Path, default="skvae.joblib", help="to write")
-    parser.add_argument("--picture", type=Path, default="skvae.png", help="to write")
+    parser.add_argument(
+        "--model", type=Path, default=Path("skvae.joblib"), help="to write"
+    )
+    parser.add_argument(
+        "--picture", type=Path, default=Path("skvae.png"), help="to write"
+    )
     parser.add_argument("--latent-dim", type=int, default=8, help="latent features")
     parser.add_argument(
         "--filters", type=int, default=32, help="of the first convolution"
@@ -114,7 +119,11 @@ def _load(path: Path | None) -> _Images:
     if path is None:
         digits = load_digits()
         return _Images("scikit-learn's digits", digits.images / 16, digits.target)
-    loaded = np.load(path, allow_pickle=False)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        msg = f"{path} is no .npy or .npz file of numbers."
+        raise ValueError(msg) from error
     if isinstance(loaded, np.ndarray):
         return _Images(str(path), loaded, None)
     with loaded as arrays:
@@ -125,6 +134,14 @@ def _load(path: Path | None) -> _Images:
             raise ValueError(msg)
         y = arrays["y"] if "y" in names else None
         return _Images(str(path), arrays[images], y)
+
+
+def _check_writable(*paths: Path) -> None:
+    """Find out before training, not after it."""
+    for path in paths:
+        if not path.absolute().parent.is_dir():
+            msg = f"there is no folder {path.parent} to write {path.name} to"
+            raise ValueError(msg)
 
 
 def _check_matplotlib() -> None:

@@ -46,6 +46,10 @@ MIN_NOISE_VARIANCE = 1e-6
 # which the newest batch weighs at least this much: about the last 20 steps count.
 NOISE_VARIANCE_MIN_RATE = 0.05
 
+# Bounds of a latent's log-variance: its exponential stays finite in float32, whatever
+# images are encoded.
+Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
+
 # Scoring decodes at most about this many pixels at once, so that its memory does not
 # grow with the number of draws.
 DECODED_PIXELS = 2**20
@@ -157,7 +161,7 @@ class Network:
         (z_mean, z_log_var), _ = self._encoder.stateless_call(
             encoder_weights, [], images
         )
-        return z_mean, z_log_var
+        return z_mean, tf.clip_by_value(z_log_var, *Z_LOG_VAR_BOUNDS)
 
     def outputs(self, weights: list[Any], z: Any) -> Any:
         """Decode up to the last activation: (n, latent_dim) -> (n, H, W, C)."""

@@ -752,4 +752,10 @@ def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
         return int(np.random.SeedSequence().generate_state(1)[0])
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31 - 1))
+    if not isinstance(random_state, Integral) or random_state < 0:
+        msg = (
+            f"random_state must be a non-negative integer, a RandomState instance or "
+            f"None, got {random_state!r}."
+        )
+        raise ValueError(msg)
     return int(random_state)

@@ -62,7 +62,7 @@ class ImageLayout:
                 f"Reshape your data: X.reshape(1, -1) if it is one image."
             )
             raise ValueError(msg)
-        return array.reshape(len(array), -1)
+        return array.reshape(len(array), math.prod(array.shape[1:]))
 
     def to_images(self, rows: np.ndarray) -> np.ndarray:
         """(n, H*W*C) -> (n, H, W, C), a view."""
@@ -192,7 +192,8 @@ def parse_value_range(value_range: Sequence[float]) -> tuple[float, float]:
     if len(value_range) == 2 and all(isinstance(end, Real) for end in value_range):
         low, high = map(float, value_range)
         width = high - low
-        if limits.tiny <= width and max(-low, high, width) <= limits.max:
+        is_resolved = width >= float(limits.tiny)
+        if is_resolved and max(-low, high, width) <= float(limits.max):
             return low, high
     msg = (
         f"The value range must be (low, high) with low < high, both numbers that "

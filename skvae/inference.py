@@ -119,4 +119,11 @@ class FittedNetwork:
             [output.numpy() for output in function(rows[start : start + size])]
             for start in range(0, len(rows), size)
         ]
-        return [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
+        joined = [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
+        if not all(np.isfinite(output).all() for output in joined):
+            msg = (
+                f"The input has values so large that the network's outputs overflow "
+                f"float32. Images were fitted with value_range_={self.value_range}."
+            )
+            raise ValueError(msg)
+        return joined

@@ -8,8 +8,8 @@ import pytest
 from conftest import TINY
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, SkipTestWarning
-from sklearn.pipeline import make_pipeline
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from skvae import ConvVAE

@@ -1,0 +1,194 @@
+"""Bad input: a clear error each, and the estimator as it was."""
+
+import copy
+
+import numpy as np
+import pytest
+from conftest import TINY, assert_same_fit
+from scipy import sparse
+
+from skvae import ConvVAE
+
+GOOD = np.random.default_rng(0).random((20, 8, 8))
+ROWS = GOOD.reshape(20, 64)
+
+
+def with_value(value):
+    X = GOOD.copy()
+    X[3, 2, 1] = value
+    return X
+
+
+# X, message
+BAD_EVERYWHERE = {
+    "nan": (with_value(np.nan), "NaN"),
+    "infinity": (with_value(np.inf), "infinity"),
+    "complex": (GOOD + 1j, "Complex data not supported"),
+    "complex rows": (ROWS + 1j, "Complex data not supported"),
+    "sparse": (sparse.csr_array(ROWS), "[Ss]parse"),
+    "strings": (ROWS.astype(str).tolist(), "strings"),
+    "words": ([["a", "b"], ["c", "d"]], "strings|convert"),
+    "dates": (ROWS.astype("M8[s]"), "numeric"),
+    "no rows": (GOOD[:0], "0 sample"),
+    "no columns": (ROWS[:, :0], "0 feature"),
+    "empty list": ([], "Expected 2D array|Reshape"),
+    "ragged": ([[1.0, 2.0], [3.0]], "ragged"),
+    "one image": (GOOD[0, 0], "Reshape your data"),
+    "five axes": (GOOD[..., None, None], "shape"),
+    "a number": (3.0, "2D array"),
+    "none": (None, "2D array"),
+}
+
+BAD_AFTER_FIT = {
+    "wrong width": (ROWS[:, :63], "63 features"),
+    "wrong shape": (GOOD[:, :7], r"\(20, 7, 8\).*\(n, 8, 8\)"),
+    "with channels": (GOOD[..., None], "another|fitted on"),
+    "channels first": (GOOD[:, None], r"\(20, 1, 8, 8\)"),
+}
+
+# parameters, X, message
+BAD_FITS = {
+    "input_shape that does not fit": ({"input_shape": (7, 9)}, ROWS, "input_shape"),
+    "input_shape against images": ({"input_shape": (4, 16)}, GOOD, "input_shape"),
+    "input_shape of one": ({"input_shape": (64,)}, ROWS, "input_shape"),
+    "input_shape of floats": ({"input_shape": (8.0, 8)}, ROWS, "input_shape"),
+    "input_shape of zero": ({"input_shape": (0, 64)}, ROWS, "input_shape"),
+    "value_range reversed": ({"value_range": (1, 0)}, GOOD, "value.range"),
+    "value_range of three": ({"value_range": (0, 1, 2)}, GOOD, "value.range"),
+    "value_range of words": ({"value_range": ("a", "b")}, GOOD, "value.range"),
+    "value_range infinite": ({"value_range": (0, np.inf)}, GOOD, "value.range"),
+    "too large for float32": ({}, GOOD * 1e300, "float32"),
+    "too small for float32": ({}, GOOD * 1e-300 - 1e-300, "float32"),
+    "bernoulli of linear outputs": (
+        {"likelihood": "bernoulli", "last_activation": "linear"},
+        GOOD,
+        "last_activation",
+    ),
+    "nothing left to train on": ({"early_stopping": True}, GOOD[:1], "n_samples=1"),
+    "latent_dim": ({"latent_dim": 0}, GOOD, "latent_dim"),
+    "beta": ({"beta": -1}, GOOD, "beta"),
+    "optimizer": ({"optimizer": "adan"}, GOOD, "optimizer"),
+    "learning_rate": ({"learning_rate": 0}, GOOD, "learning_rate"),
+    "epochs": ({"epochs": 1.5}, GOOD, "epochs"),
+}
+
+
+def assert_unchanged(vae, before):
+    assert vars(vae).keys() == vars(before).keys()
+    assert vae.get_params() == before.get_params()
+    if hasattr(vae, "weights_"):
+        assert_same_fit(vae, before)
+        assert vae.n_features_in_ == before.n_features_in_
+
+
+@pytest.mark.parametrize("is_fitted", [False, True])
+@pytest.mark.parametrize(("X", "message"), BAD_EVERYWHERE.values(), ids=BAD_EVERYWHERE)
+def test_bad_images_are_refused(X, message, is_fitted):
+    vae = ConvVAE(**TINY)
+    if is_fitted:
+        vae.fit(GOOD)
+    before = copy.deepcopy(vae)
+    methods = ["fit", "partial_fit"]
+    if is_fitted:
+        methods += ["transform", "posterior", "score_samples", "score"]
+    for method in methods:
+        with pytest.raises((ValueError, TypeError), match=message):
+            getattr(vae, method)(X)
+        assert_unchanged(vae, before)
+
+
+@pytest.mark.parametrize(("X", "message"), BAD_AFTER_FIT.values(), ids=BAD_AFTER_FIT)
+def test_other_images_than_fitted_are_refused(X, message):
+    vae = ConvVAE(**TINY, warm_start=True).fit(GOOD)
+    before = copy.deepcopy(vae)
+    for method in ("transform", "posterior", "score_samples", "partial_fit", "fit"):
+        with pytest.raises(ValueError, match=message):
+            getattr(vae, method)(X)
+        assert_unchanged(vae, before)
+
+
+def test_channels_first_images_after_channels_last_are_refused():
+    X = np.random.default_rng(0).random((20, 8, 8, 3))
+    vae = ConvVAE(**TINY).fit(X)
+    with pytest.raises(ValueError, match=r"\(20, 3, 8, 8\).*\(n, 8, 8, 3\)"):
+        vae.transform(X.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("is_fitted", [False, True])
+@pytest.mark.parametrize(
+    ("parameters", "X", "message"), BAD_FITS.values(), ids=BAD_FITS
+)
+def test_bad_fits_are_refused(parameters, X, message, is_fitted):
+    vae = ConvVAE(**TINY)
+    if is_fitted:
+        vae.fit(GOOD)
+    vae.set_params(**parameters)
+    before = copy.deepcopy(vae)
+    with pytest.raises((ValueError, TypeError), match=message):
+        vae.fit(X)
+    assert_unchanged(vae, before)
+
+
+def test_a_failed_fit_keeps_the_names_of_the_last_one():
+    import pandas as pd
+
+    frame = pd.DataFrame(ROWS, columns=[f"pixel{i}" for i in range(64)])
+    vae = ConvVAE(**TINY).fit(frame)
+    with pytest.raises(ValueError, match="NaN"):
+        vae.fit(np.full((3, 9), np.nan))
+    with pytest.raises(ValueError, match="learning_rate"):
+        vae.set_params(learning_rate=1e30).fit(ROWS[:, :9])
+    assert list(vae.feature_names_in_) == list(frame.columns)
+    assert vae.n_features_in_ == 64
+
+
+@pytest.mark.parametrize(
+    ("Z", "message"),
+    [
+        (np.zeros((3, 5)), "latent_dim=2"),
+        (np.zeros(2), "Reshape your data"),
+        (np.full((3, 2), np.nan), "NaN"),
+        (np.zeros((0, 2)), "0 sample"),
+        ([["a", "b"]], "could not convert"),
+    ],
+)
+def test_bad_latents_are_refused(fitted, Z, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.inverse_transform(Z)
+
+
+@pytest.mark.parametrize(
+    ("X_val", "message"),
+    [
+        (GOOD[:, :7], r"\(20, 7, 8\)"),
+        (ROWS[:, :9], "9 features"),
+        (with_value(np.nan), "NaN"),
+    ],
+)
+def test_bad_validation_images_are_refused(X_val, message):
+    vae = ConvVAE(**TINY, early_stopping=True)
+    with pytest.raises(ValueError, match=message):
+        vae.fit(GOOD, X_val=X_val)
+    assert not hasattr(vae, "n_features_in_")
+
+
+def test_validation_images_without_early_stopping_are_refused():
+    with pytest.raises(ValueError, match="early_stopping=True"):
+        ConvVAE(**TINY).fit(GOOD, X_val=GOOD)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "name"),
+    [
+        ("sample", {"n_samples": 0}, "n_samples"),
+        ("sample", {"n_samples": 1.5}, "n_samples"),
+        ("sample", {"random_state": "seed"}, "random_state"),
+        ("sample", {"random_state": -1}, "random_state"),
+        ("score_samples", {"X": GOOD, "n_draws": 0}, "n_draws"),
+        ("score_samples", {"X": GOOD, "n_draws": "many"}, "n_draws"),
+    ],
+)
+def test_bad_arguments_are_refused(method, arguments, name):
+    vae = ConvVAE(**TINY).fit(GOOD)
+    with pytest.raises((ValueError, TypeError), match=name):
+        getattr(vae, method)(**arguments)

@@ -1,0 +1,82 @@
+"""The command line: its own output alone, its files, its errors."""
+
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+
+QUICK = ["--epochs", "2", "--filters", "4", "--latent-dim", "3"]
+
+
+@pytest.fixture
+def skvae_command(tmp_path):
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "skvae", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_digits_are_fitted_compared_drawn_and_saved(skvae_command, tmp_path):
+    completed = skvae_command(*QUICK)
+    assert completed.returncode == 0
+    assert completed.stderr == ""
+    lines = completed.stdout.splitlines()
+    assert "1347 images to train on, 450 held out" in lines[0]
+    assert [line[:10] for line in lines[1:]] == [
+        "[ConvVAE] ",
+        "[ConvVAE] ",
+        "on held-ou",
+        "log-likeli",
+        "reconstruc",
+        "accuracy o",
+        "picture  s",
+        "model    s",
+    ]
+    assert (tmp_path / "skvae.png").read_bytes().startswith(b"\x89PNG")
+    assert joblib.load(tmp_path / "skvae.joblib").latent_dim == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((40, 7, 5, 3), "uint8"), ((40, 9), "float64"), ((40, 10), "int32")],
+)
+def test_ones_own_images(skvae_command, tmp_path, shape, dtype):
+    X = (np.random.default_rng(0).random(shape) * 200).astype(dtype)
+    np.save(tmp_path / "own.npy", X)
+    np.savez(tmp_path / "own.npz", X=X, y=np.arange(40) % 2, other=np.zeros(3))
+    for name, has_accuracy in [("own.npy", False), ("own.npz", True)]:
+        completed = skvae_command(
+            name, "--model", "m.joblib", "--picture", "p.png", *QUICK
+        )
+        assert completed.stderr == ""
+        assert ("accuracy" in completed.stdout) == has_accuracy
+        vae = joblib.load(tmp_path / "m.joblib")
+        assert vae.sample().shape == (1, *shape[1:])
+        assert (tmp_path / "p.png").stat().st_size > 0
+
+
+def test_mistakes_are_one_line(skvae_command, tmp_path):
+    np.save(tmp_path / "nan.npy", np.full((9, 4), np.nan))
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    (tmp_path / "text.npy").write_text("no array")
+    for arguments, message in [
+        (["missing.npy"], "missing.npy"),
+        (["nan.npy"], "NaN"),
+        (["two.npz"], "name the one of the images X"),
+        (["text.npy"], "text.npy"),
+        (["--latent-dim", "0"], "latent_dim"),
+        (["--picture", "no/such/folder.png", *QUICK], "no/such"),
+    ]:
+        completed = skvae_command(*arguments)
+        assert completed.returncode == 1
+        assert completed.stderr.startswith("skvae: ")
+        assert message in completed.stderr
+        assert "Traceback" not in completed.stderr
