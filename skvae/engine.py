@@ -50,6 +50,10 @@ NOISE_VARIANCE_MIN_RATE = 0.05
 # images are encoded.
 Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
 
+# Images are encoded if their values, in the network's units, are smaller than this: its
+# layers have room to multiply them before float32 overflows.
+LARGEST_PIXEL = 1e18
+
 # Scoring decodes at most about this many pixels at once, so that its memory does not
 # grow with the number of draws.
 DECODED_PIXELS = 2**20
@@ -182,7 +186,11 @@ class Network:
     # The bodies of the graph functions.
 
     def _encode(self, images: Any, weights: Any, low: Any, span: Any) -> Any:
-        return self.posterior(self.unpack(weights), self.scale(images, low, span))
+        images = self.scale(images, low, span)
+        z_mean, z_log_var = self.posterior(self.unpack(weights), images)
+        # A relu would turn what overflows before it into a plain zero.
+        is_bounded = tf.reduce_all(tf.abs(images) < LARGEST_PIXEL, axis=(1, 2, 3))
+        return tf.where(is_bounded[:, None], z_mean, np.nan), z_log_var
 
     def _decode(self, z: Any, weights: Any) -> Any:
         """Latents to the likelihood's mean, in the network's units."""

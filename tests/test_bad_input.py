@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from conftest import TINY, assert_same_fit
+from helpers import TINY, assert_same_fit
 from scipy import sparse
 
 from skvae import ConvVAE

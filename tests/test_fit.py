@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import TINY, assert_same_fit, counted_traces
+from helpers import TINY, assert_same_fit, counted_traces
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
@@ -378,7 +378,7 @@ def test_memory_and_traces_stay_flat_over_60_fits(run_python):
     printed = run_python(
         """
 import numpy as np, psutil
-from conftest import counted_traces
+from helpers import counted_traces
 from skvae import ConvVAE
 X = np.random.default_rng(0).random((64, 8, 8))
 memory = []

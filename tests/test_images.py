@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY
+from helpers import TINY
 
 from skvae import ConvVAE
 from skvae.images import auto_value_range, infer_layout

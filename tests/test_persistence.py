@@ -7,7 +7,7 @@ import cloudpickle
 import joblib
 import numpy as np
 import pytest
-from conftest import TINY, assert_same_fit
+from helpers import TINY, assert_same_fit
 
 from skvae import ConvVAE
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import TINY
+from helpers import TINY
 from scipy import stats
 from scipy.special import expit, logsumexp, ndtri
 

@@ -5,7 +5,7 @@ import json
 import joblib
 import numpy as np
 import pytest
-from conftest import TINY, assert_same_fit, counted_traces
+from helpers import TINY, assert_same_fit, counted_traces
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
