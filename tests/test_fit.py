@@ -421,7 +421,13 @@ def test_digits_are_better_compressed_than_by_pca(digits):
 
 def test_graph_dtypes_hold_the_values():
     for dtype in ("?", "u1", "i1", "i2", "u2", "f2", "f4", "i4", "u4", "f8", ">f4"):
-        X = np.array([0, 1]).astype(dtype)
+        X = np.array([0, 1, 2**31 - 1]).clip(0, largest_value(dtype)).astype(dtype)
         converted = to_graph_dtype(X)
         assert converted.dtype in (np.uint8, np.float32, np.float64)
         np.testing.assert_array_equal(converted, X)
+
+
+def largest_value(dtype):
+    if dtype == "?":
+        return 1
+    return (np.finfo if "f" in dtype else np.iinfo)(dtype).max

@@ -125,6 +125,7 @@ def test_64_bits_keep_small_differences_at_a_large_offset(images):
         (np.array([[-0.2, 0.7]], np.float32), pytest.approx((-0.2, 0.7))),
         (np.array([[0, 1]]), (0, 1)),
         (np.array([[0, 16]]), (0, 16)),
+        (np.array([[1, 1]]), (1, 2)),
         (np.array([[5.0, 5.0]]), (5, 6)),
         (np.array([[1e17, 1e17]]), (1e17, 1e17 + 16)),
     ],

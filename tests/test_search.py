@@ -76,7 +76,11 @@ def test_search_traces_an_architecture_once():
 
 
 @pytest.mark.parametrize("filters", [[2] * 6, [2, 3, 4] * 2])
-def test_concurrent_fits_in_threads_equal_serial_ones(images, filters):
+def test_concurrent_fits_in_threads_equal_serial_ones(images, filters, monkeypatch):
+    from skvae import engine
+
+    # Nothing is compiled yet: the threads build and trace, too.
+    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
     vaes = [
         ConvVAE(**{**TINY, "filters": f, "random_state": i})
         for i, f in enumerate(filters)
@@ -86,10 +90,12 @@ def test_concurrent_fits_in_threads_equal_serial_ones(images, filters):
         vae.fit(images)
         return vae, vae.score_samples(images[:10])
 
+    with counted_traces() as counts:
+        threaded = joblib.Parallel(n_jobs=6, backend="threading")(
+            joblib.delayed(fit_and_use)(vae) for vae in vaes
+        )
+    assert counts["built"] == len(set(filters))
     serial = [fit_and_use(ConvVAE(**vae.get_params())) for vae in vaes]
-    threaded = joblib.Parallel(n_jobs=6, backend="threading")(
-        joblib.delayed(fit_and_use)(vae) for vae in vaes
-    )
     for (first, scores), (second, other_scores) in zip(serial, threaded, strict=True):
         assert_same_fit(first, second)
         np.testing.assert_array_equal(scores, other_scores)
