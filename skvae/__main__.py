@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.multiclass import type_of_target
 
 from skvae import ConvVAE, __version__
 
@@ -39,15 +42,16 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parse(arguments)
     try:
         _check_writable(options.model, options.picture)
-        _check_matplotlib()
+        _check_matplotlib(options.picture)
         images = _load(options.data)
+        train, test, y_train, y_test = _split(images, options.random_state)
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"skvae: {error}")
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     with _muted_stderr():
         from skvae import engine  # noqa: PLC0415  TensorFlow greets on stderr
 
         engine.start_devices()
-    train, test, y_train, y_test = _split(images, options.random_state)
     print(
         f"skvae {__version__}: {images.name}, {len(train)} images to train on, "
         f"{len(test)} held out"
@@ -60,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         epochs=options.epochs,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
+        input_shape=options.input_shape,
         random_state=options.random_state,
         verbose=1,
     )
@@ -67,9 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
         vae.fit(train)
     except ValueError as error:
         sys.exit(f"skvae: {error}")
+    joblib.dump(vae, options.model)
     _print_comparison(vae, train, test, y_train, y_test)
     _save_picture(vae, test, options.picture)
-    joblib.dump(vae, options.model)
     print(f"picture  {options.picture}  (originals, the same decoded, samples)")
     print(f"model    {options.model}  (joblib.load gives the fitted ConvVAE)")
 
@@ -94,6 +99,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--picture", type=Path, default=Path("skvae.png"), help="to write"
+    )
+    parser.add_argument(
+        "--input-shape",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="height, width and perhaps channels of an image, for rows of pixels",
     )
     parser.add_argument("--latent-dim", type=int, default=8, help="latent features")
     parser.add_argument(
@@ -121,7 +133,7 @@ def _load(path: Path | None) -> _Images:
         return _Images("scikit-learn's digits", digits.images / 16, digits.target)
     try:
         loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         msg = f"{path} is no .npy or .npz file of numbers."
         raise ValueError(msg) from error
     if isinstance(loaded, np.ndarray):
@@ -133,24 +145,37 @@ def _load(path: Path | None) -> _Images:
             msg = f"{path} has arrays {sorted(names)}: name the one of the images X."
             raise ValueError(msg)
         y = arrays["y"] if "y" in names else None
+        if y is not None and type_of_target(y) not in ("binary", "multiclass"):
+            msg = f"{path} has labels y that are no classes."
+            raise ValueError(msg)
         return _Images(str(path), arrays[images], y)
 
 
 def _check_writable(*paths: Path) -> None:
     """Find out before training, not after it."""
     for path in paths:
-        if not path.absolute().parent.is_dir():
-            msg = f"there is no folder {path.parent} to write {path.name} to"
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            msg = f"cannot write {path}: it is a folder, or its folder is missing"
             raise ValueError(msg)
 
 
-def _check_matplotlib() -> None:
+def _show_warning(message: Warning | str, *_: object) -> None:
+    """Print warnings as the rest, not with a line of source."""
+    print(f"skvae: {message}", file=sys.stderr)
+
+
+def _check_matplotlib(picture: Path) -> None:
     try:
         import matplotlib as mpl  # noqa: PLC0415  an extra
     except ImportError as error:
         msg = "the picture needs matplotlib: pip install 'skvae[plot]'"
         raise ImportError(msg) from error
     mpl.use("agg")
+    from matplotlib.backend_bases import FigureCanvasBase  # noqa: PLC0415
+
+    if picture.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        msg = f"cannot write {picture}: matplotlib has no such format, try .png"
+        raise ValueError(msg)
 
 
 @contextmanager
@@ -198,7 +223,8 @@ def _print_comparison(
         test_rows.shape[1] <= _MAX_PIXELS_FOR_PCA_SCORE
         and vae.likelihood != "bernoulli"
     ):
-        likelihood_pca = f"{pca.score(test_rows):.2f}"
+        score = pca.score(test_rows)
+        likelihood_pca = f"{score:.2f}" if np.isfinite(score) else "-"
     table = [
         ("on held-out images", "ConvVAE", f"PCA({n_components})"),
         ("log-likelihood, nats an image", f"{vae.score(test):.2f}", likelihood_pca),
@@ -208,7 +234,7 @@ def _print_comparison(
             f"{np.mean((pca.inverse_transform(z_pca) - test_rows) ** 2):.4g}",
         ),
     ]
-    if y_train is not None:
+    if y_train is not None and len(np.unique(y_train)) > 1:
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         of_vae, of_pca = (
             classifier.fit(model.transform(rows), y_train).score(z, y_test)

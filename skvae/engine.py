@@ -281,8 +281,8 @@ def _shift(images: Any, projection: Any, offset: Any) -> Any:
 def _normal_draws(points: Any, shift: Any) -> Any:
     """Standard normal draws: points (k, L) and shifts (n, L) -> (n, k, L)."""
     uniform = tf.math.floormod(points + shift[:, None, :], 1.0)
-    # 0 has no finite quantile; the next float64 below 1 has one.
-    return tf.math.ndtri(tf.maximum(uniform, 1e-16))
+    # 0 and 1 have no finite quantile.
+    return tf.math.ndtri(tf.clip_by_value(uniform, 1e-16, 1 - 1e-16))
 
 
 class Trainer:
@@ -296,8 +296,13 @@ class Trainer:
         self._noise_variance = tf.Variable(
             objective.FIXED_NOISE_VARIANCE, dtype=tf.float32
         )
+        # A variable of our own: Keras's has the dtype that the host has set as floatx.
+        self._learning_rate = tf.Variable(0.0, dtype=tf.float32)
         self._optimizer = keras.optimizers.get(
-            {"class_name": optimizer, "config": {"name": optimizer}}
+            {
+                "class_name": optimizer,
+                "config": {"learning_rate": self._learning_rate.read_value},
+            }
         )
         self._optimizer.build([self._weights])
         self._new_optimizer = self._optimizer_arrays()
@@ -316,17 +321,18 @@ class Trainer:
         self,
         weights: np.ndarray,
         noise_variance: float,
-        optimizer_arrays: dict[str, np.ndarray],
+        optimizer_arrays: list[np.ndarray],
         learning_rate: float,
     ) -> None:
         """Set all variables; no optimizer arrays stand for those of a new one."""
         self._weights.assign(weights)
         self._noise_variance.assign(noise_variance)
-        for variable in self._optimizer.variables:
-            variable.assign((optimizer_arrays or self._new_optimizer)[variable.path])
-        self._optimizer.learning_rate = learning_rate
+        arrays = optimizer_arrays or self._new_optimizer
+        for variable, array in zip(self._optimizer.variables, arrays, strict=True):
+            variable.assign(array)
+        self._learning_rate.assign(learning_rate)
 
-    def state(self) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
+    def state(self) -> tuple[np.ndarray, float, list[np.ndarray]]:
         """Copy weights, noise variance and the optimizer's variables."""
         return (
             self._weights.numpy().copy(),
@@ -370,11 +376,9 @@ class Trainer:
             images, low, span, beta, batch_size, noise_seed, first_step
         ).numpy()
 
-    def _optimizer_arrays(self) -> dict[str, np.ndarray]:
-        return {
-            variable.path: np.array(variable.numpy())
-            for variable in self._optimizer.variables
-        }
+    def _optimizer_arrays(self) -> list[np.ndarray]:
+        # In Keras's order: their names depend on the host's name scopes.
+        return [np.array(variable.numpy()) for variable in self._optimizer.variables]
 
     def _block(
         self,
@@ -448,15 +452,26 @@ def shared_network(architecture: Architecture) -> Network:
         if architecture not in _networks:
             _networks[architecture] = Network(architecture)
         _networks.move_to_end(architecture)
+        network = _networks[architecture]
         idle = [key for key, kept in _networks.items() if not kept.n_leased]
         for key in idle[: max(0, len(_networks) - MAX_NETWORKS)]:
             del _networks[key]
-        return _networks[architecture]
+        return network
 
 
 @contextmanager
 def leased_trainer(architecture: Architecture, optimizer: str) -> Iterator[Trainer]:
-    """A trainer of that architecture and optimizer, for the caller alone."""
+    """A trainer of that architecture and optimizer, for the caller alone.
+
+    Raises
+    ------
+    RuntimeError
+        Within the scope of a distribution strategy: its variables would be shared
+        with fits outside of it.
+    """
+    if tf.distribute.has_strategy():
+        msg = "ConvVAE trains on one device: call fit outside of strategy.scope()."
+        raise RuntimeError(msg)
     with _lock:
         network = shared_network(architecture)
         idle = network.idle_trainers[optimizer]

@@ -87,7 +87,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     optimizer : {"adagrad", "adam", "adamax", "adamw", "lion", "nadam", "rmsprop", \
             "sgd"}, default="adam"
         Keras's optimizer of that name with its default settings. The gradient of the
-        loss in nats per pixel is clipped to a global norm of 1.
+        loss in nats per pixel is clipped to a global norm of 10.
     early_stopping : bool, default=False
         Whether to stop when the validation loss no longer falls, and to return to
         the weights where it was lowest.
@@ -507,6 +507,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _fit(self, X: Any, X_val: Any, epochs: int, *, is_continued: bool) -> Self:
         from skvae import training
 
+        # scikit-learn leaves it out in the later calls of partial_fit.
+        self._validate_params()
         if X_val is not None and not self.early_stopping:
             msg = "X_val is what early stopping watches: set early_stopping=True."
             raise ValueError(msg)
@@ -545,7 +547,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             batch_size=int(self.batch_size),
             learning_rate=float(self.learning_rate),
             beta=float(self.beta),
-            optimizer=self.optimizer,
+            optimizer=str(self.optimizer),
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
         )
@@ -565,7 +567,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "architecture": asdict(architecture),
                 "caller_shape": layout.caller_shape,
                 "seed": end.seed,
-                "optimizer": self.optimizer,
+                "optimizer": settings.optimizer,
                 "optimizer_arrays": end.optimizer_arrays,
                 "noise_variance": end.noise_variance,
             },
@@ -580,10 +582,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _take_over(self, fitted: dict[str, Any]) -> None:
         """Replace all that was fitted before."""
-        outdated = {name for name in self.__dict__ if name.endswith("_")} - set(fitted)
         self.__dict__.update(fitted)
-        for name in outdated:
-            delattr(self, name)
+        for name in {"noise_variance_", "feature_names_in_"} - set(fitted):
+            self.__dict__.pop(name, None)
 
     def _fit_layout(self, shape: tuple[int, ...], *, is_continued: bool) -> ImageLayout:
         """Layout to fit with: that of X, or the earlier fit's."""
@@ -624,8 +625,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "filters": int(self.filters),
             "hidden_layers": int(self.hidden_layers),
             "kernel_size": int(self.kernel_size),
-            "last_activation": self.last_activation,
-            "likelihood": self.likelihood,
+            "last_activation": str(self.last_activation),
+            "likelihood": str(self.likelihood),
         }
         if is_continued:
             earlier = {

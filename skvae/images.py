@@ -54,11 +54,12 @@ class ImageLayout:
             If the array is in another layout.
         """
         if array.ndim != 2 and array.shape[1:] != self.caller_shape:
-            expected = ", ".join(map(str, ("n", *self.caller_shape)))
+            own = ", ".join(map(str, ("n", *self.caller_shape)))
+            or_own = f" or an array of shape ({own})" if self.caller_shape[1:] else ""
             msg = (
-                f"X has shape {array.shape}, but ConvVAE was fitted on "
-                f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]}. Expected 2D array of "
-                f"rows (n, {self.n_pixels}), or an array of shape ({expected}). "
+                f"Got X of shape {array.shape} where "
+                f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]} were given to fit. "
+                f"Expected 2D array of shape (n, {self.n_pixels}){or_own}. "
                 f"Reshape your data: X.reshape(1, -1) if it is one image."
             )
             raise ValueError(msg)

@@ -63,8 +63,10 @@ class FittedNetwork:
 
         (images,) = self._in_batches(decode_batch, z)
         low, span = self._units
-        images *= np.float32(span)
-        images += np.float32(low)
+        with np.errstate(over="ignore"):
+            images *= np.float32(span)
+            images += np.float32(low)
+        self._check_finite(images)
         return images
 
     def elbo(self, images: np.ndarray, n_draws: int) -> np.ndarray:
@@ -120,10 +122,14 @@ class FittedNetwork:
             for start in range(0, len(rows), size)
         ]
         joined = [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
-        if not all(np.isfinite(output).all() for output in joined):
+        for output in joined:
+            self._check_finite(output)
+        return joined
+
+    def _check_finite(self, output: np.ndarray) -> None:
+        if not np.isfinite(output).all():
             msg = (
                 f"The input has values so large that the network's outputs overflow "
                 f"float32. Images were fitted with value_range_={self.value_range}."
             )
             raise ValueError(msg)
-        return joined

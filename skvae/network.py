@@ -193,8 +193,10 @@ def build_models(
     """Make the three models with the given weights, by their Keras paths."""
     encoder = build_sampling_encoder(architecture, seed)
     decoder = build_decoder(architecture, architecture.last_activation)
-    for variable in [*encoder.trainable_variables, *decoder.trainable_variables]:
-        variable.assign(weights[variable.path])
+    variables = [*encoder.trainable_variables, *decoder.trainable_variables]
+    # In order: within a name scope of the host's, variables have other paths.
+    for variable, path in zip(variables, architecture.weight_shapes, strict=True):
+        variable.assign(weights[path])
     inputs = keras.Input(architecture.image_shape, dtype=_DTYPE, name="encoder_input")
     vae = keras.Model(inputs, decoder(encoder(inputs)[2]), name="vae")
     return KerasModels(encoder, decoder, vae)

@@ -76,22 +76,22 @@ class Progress:
     weights : (n_weights,)
     noise_variance : float
         In the network's units.
-    optimizer_arrays : dict of str to ndarray
-        The optimizer's variables; empty for those of a new one.
+    optimizer_arrays : list of ndarray
+        The optimizer's variables in Keras's order; empty for those of a new one.
     """
 
     seed: int
     n_epochs: int
     weights: np.ndarray
     noise_variance: float
-    optimizer_arrays: dict[str, np.ndarray]
+    optimizer_arrays: list[np.ndarray]
 
 
 def new_progress(architecture: Architecture, seed: int) -> Progress:
     """Where the training of a new network starts."""
     weights = initial_weights(architecture, stream(seed, Stream.INITIAL_WEIGHTS))
     return Progress(
-        seed, 0, architecture.pack(weights), objective.FIXED_NOISE_VARIANCE, {}
+        seed, 0, architecture.pack(weights), objective.FIXED_NOISE_VARIANCE, []
     )
 
 
@@ -168,7 +168,9 @@ def fit(
 def latent_kl(architecture: Architecture, data: Data, progress: Progress) -> np.ndarray:
     """Mean KL of each latent dimension over the training rows: (latent_dim,) nats."""
     network = _network(architecture, data, progress)
-    return network.latent_kl(data.images)[data.rows].mean(axis=0)
+    is_all = len(data.rows) == len(data.images)
+    images = data.images if is_all else data.images[data.rows]
+    return network.latent_kl(images).mean(axis=0)
 
 
 def _network(

@@ -42,7 +42,7 @@ BAD_EVERYWHERE = {
 BAD_AFTER_FIT = {
     "wrong width": (ROWS[:, :63], "63 features"),
     "wrong shape": (GOOD[:, :7], r"\(20, 7, 8\).*\(n, 8, 8\)"),
-    "with channels": (GOOD[..., None], "another|fitted on"),
+    "with channels": (GOOD[..., None], r"\(20, 8, 8, 1\)"),
     "channels first": (GOOD[:, None], r"\(20, 1, 8, 8\)"),
 }
 

@@ -137,7 +137,8 @@ def test_every_row_is_used_in_every_epoch_the_short_last_batch_too(images, monke
 def test_the_short_last_batch_takes_a_step(images):
     """70 rows in batches of 16 are 5 steps an epoch."""
     vae = ConvVAE(**TINY).fit(images)
-    assert vae._state["optimizer_arrays"]["adam/iteration"] == 5 * 3
+    iteration, *_ = vae._state["optimizer_arrays"]
+    assert iteration == 5 * 3
 
 
 def test_blocks_do_not_change_the_bits(images, monkeypatch):
@@ -344,6 +345,33 @@ def test_one_variable_for_all_weights_steps_like_kerass_optimizer_on_each(images
         np.testing.assert_allclose(
             vae.weights_[variable.path], variable.numpy(), rtol=0, atol=3e-5
         )
+
+
+def test_the_gradients_norm_is_clipped_at_10_nats_a_pixel(images):
+    """A step of gradient descent on images far outside the value range."""
+    parameters = {**TINY, "epochs": 1, "batch_size": 70, "likelihood": "mse"}
+    vae = ConvVAE(
+        **{**parameters, "learning_rate": 1e-30, "optimizer": "sgd"},
+        last_activation="linear",
+        value_range=(0, 1e-4),
+        warm_start=True,
+    ).fit(images)
+    before = vae.weights_
+    vae.set_params(learning_rate=1e-6).fit(images)
+    squares = [np.sum((vae.weights_[p] - w) ** 2.0) for p, w in before.items()]
+    assert np.sqrt(np.sum(squares)) == pytest.approx(1e-6 * 10 * 64, rel=1e-3)
+
+
+def test_later_calls_of_partial_fit_check_the_parameters(images):
+    vae = ConvVAE(**TINY).partial_fit(images)
+    with pytest.raises(ValueError, match="learning_rate"):
+        vae.set_params(learning_rate=-1.0).partial_fit(images)
+
+
+def test_a_subclass_keeps_its_own_attributes(images):
+    vae = ConvVAE(**TINY)
+    vae.mine_ = 5
+    assert vae.fit(images).mine_ == 5
 
 
 def test_a_second_fit_of_an_architecture_builds_and_traces_nothing(images):

@@ -22,6 +22,7 @@ HOST_SETTINGS = {
     "mixed_float16": "keras.config.set_dtype_policy('mixed_float16')",
     "float64": "keras.config.set_floatx('float64')",
     "channels_first": "keras.config.set_image_data_format('channels_first')",
+    "float16": "keras.config.set_floatx('float16')",
     "seeds": "keras.utils.set_random_seed(3)",
     "epsilon": "keras.config.set_epsilon(1e-2)",
     "no_progress": "keras.config.disable_interactive_logging()",
@@ -35,6 +36,40 @@ def test_what_the_host_has_set_changes_nothing(run_python, tmp_path, setting):
     plain, host = np.load(tmp_path / "plain.npz"), np.load(tmp_path / "host.npz")
     for name in plain.files:
         np.testing.assert_array_equal(plain[name], host[name])
+
+
+def test_name_scopes_of_the_host_change_nothing(run_python):
+    run_python(
+        """
+import keras
+import numpy as np
+from skvae import ConvVAE
+X = np.random.default_rng(0).random((20, 8, 8))
+with keras.name_scope("host"):
+    vae = ConvVAE(2, filters=2, epochs=1, random_state=0, warm_start=True).fit(X)
+    models = vae.to_keras()
+vae.fit(X)
+other = ConvVAE(2, filters=2, epochs=2, random_state=0).fit(X)
+assert other.history_ == vae.history_
+"""
+    )
+
+
+def test_a_distribution_strategys_scope_is_refused_and_harms_no_later_fit(run_python):
+    run_python(
+        """
+import numpy as np, tensorflow as tf
+from skvae import ConvVAE
+X = np.random.default_rng(0).random((20, 8, 8))
+with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+    try:
+        ConvVAE(2, filters=2, epochs=1).fit(X)
+        raise AssertionError
+    except RuntimeError as error:
+        assert "strategy.scope" in str(error)
+ConvVAE(2, filters=2, epochs=1).fit(X).score(X)
+"""
+    )
 
 
 def test_seeds_and_settings_of_the_host_stay(run_python):

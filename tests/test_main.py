@@ -63,6 +63,16 @@ def test_ones_own_images(skvae_command, tmp_path, shape, dtype):
         assert (tmp_path / "p.png").stat().st_size > 0
 
 
+def test_rows_of_colour_images(skvae_command, tmp_path):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((40, 192)))
+    completed = skvae_command("rows.npy", *QUICK)
+    assert completed.stderr.startswith("skvae: X has 192 columns")
+    assert len(completed.stderr.splitlines()) == 1
+    completed = skvae_command("rows.npy", "--input-shape", 8, 8, 3, *QUICK)
+    assert completed.stderr == ""
+    assert joblib.load(tmp_path / "skvae.joblib").input_shape_ == (8, 8, 3)
+
+
 def test_mistakes_are_one_line(skvae_command, tmp_path):
     np.save(tmp_path / "nan.npy", np.full((9, 4), np.nan))
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
@@ -74,6 +84,8 @@ def test_mistakes_are_one_line(skvae_command, tmp_path):
         (["text.npy"], "text.npy"),
         (["--latent-dim", "0"], "latent_dim"),
         (["--picture", "no/such/folder.png", *QUICK], "no/such"),
+        (["--picture", "p.xyz", *QUICK], "p.xyz"),
+        (["--random-state", "-1", *QUICK], "random_state"),
     ]:
         completed = skvae_command(*arguments)
         assert completed.returncode == 1

@@ -124,7 +124,7 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     weights = initial_weights(architecture, rng)
     x = rng.random((6, *image_shape), dtype=np.float32)
     with engine.leased_trainer(architecture, "adam") as trainer:
-        trainer.load(architecture.pack(weights), 0.5, {}, learning_rate=1e-3)
+        trainer.load(architecture.pack(weights), 0.5, [], learning_rate=1e-3)
         reconstruction, kl = trainer.train_block(
             x, 0.0, 1.0, beta=1.0, batch_size=6, noise_seed=7, first_step=0
         )

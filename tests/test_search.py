@@ -115,3 +115,6 @@ def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
         assert list(engine._networks) == [a, c]
     engine.shared_network(b)
     assert list(engine._networks) == [c, b]
+    # With as many leased as are kept, one more is still there to use.
+    with engine.leased_trainer(b, "sgd"), engine.leased_trainer(c, "sgd"):
+        assert engine.shared_network(a).architecture == a
