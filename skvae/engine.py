@@ -67,7 +67,7 @@ _lock = threading.RLock()
 
 _SCALAR = tf.TensorSpec((), tf.float64)
 _VECTOR = tf.TensorSpec((None,), tf.float32)
-_COUNT = tf.TensorSpec((), tf.int64)
+_INTEGER = tf.TensorSpec((), tf.int64)
 _DRAWS = (
     tf.TensorSpec((None, None), tf.float64),  # points
     tf.TensorSpec((None, None), tf.float64),  # projection
@@ -309,12 +309,12 @@ class Trainer:
         self._train_block = _GraphFunction(
             self._block,
             network.architecture.image_shape,
-            tf.TensorSpec((), tf.float64),  # low
-            tf.TensorSpec((), tf.float64),  # span
+            _SCALAR,  # low
+            _SCALAR,  # span
             tf.TensorSpec((), tf.float32),  # beta
-            tf.TensorSpec((), tf.int64),  # batch_size
-            tf.TensorSpec((), tf.int64),  # noise_seed
-            tf.TensorSpec((), tf.int64),  # first_step
+            _INTEGER,  # batch_size
+            _INTEGER,  # noise_seed
+            _INTEGER,  # first_step
         )
 
     def load(
