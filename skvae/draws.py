@@ -17,6 +17,10 @@ import numpy as np
 _TURNS = 1024.0
 
 
+# More draws than this take the same points again, so that memory stays bounded.
+_MAX_POINTS = 4096
+
+
 class Stream(IntEnum):
     """What a random stream is for. The numbers are part of what a seed means."""
 
@@ -26,10 +30,11 @@ class Stream(IntEnum):
     NOISE = 3
     ROW_DRAWS = 4
     SAMPLES = 5
+    SAMPLER = 6
 
 
 def stream(seed: int, purpose: Stream, index: int = 0) -> np.random.Generator:
-    """Random generator for one purpose (and epoch, or number of draws) of a seed."""
+    """Random generator for one purpose (and epoch, or number of points) of a seed."""
     return np.random.default_rng((seed, purpose, index))
 
 
@@ -37,10 +42,12 @@ class RowDraws(NamedTuple):
     """How a row x (n_pixels,) gets its standard normal draws.
 
     Draw k in latent dimension j is the normal quantile of
-    u = points[k, j] + x . projection[:, j] + offset[j], modulo 1.
+    u = points[k % P, j] + (k // P) turn[j] + x . projection[:, j] + offset[j], modulo
+    1, where P is the number of points.
     """
 
-    points: np.ndarray  # (n_draws, latent_dim), in [0, 1)
+    points: np.ndarray  # (P, latent_dim), in [0, 1)
+    turn: np.ndarray  # (latent_dim,), in [0, 1)
     projection: np.ndarray  # (n_pixels, latent_dim)
     offset: np.ndarray  # (latent_dim,), in [0, 1)
 
@@ -54,8 +61,9 @@ def row_draws(seed: int, n_draws: int, n_pixels: int, latent_dim: int) -> RowDra
     evenly, which lowers their variance against independent draws.
     """
     rng = stream(seed, Stream.ROW_DRAWS)
-    offset = rng.random(latent_dim)
+    offset, turn = rng.random((2, latent_dim))
     projection = _TURNS * rng.standard_normal((n_pixels, latent_dim))
-    strata = np.tile(np.arange(n_draws), (latent_dim, 1))
-    points = stream(seed, Stream.ROW_DRAWS, n_draws).permuted(strata, axis=1).T
-    return RowDraws(points / n_draws, projection, offset)
+    n_points = min(n_draws, _MAX_POINTS)
+    strata = np.tile(np.arange(n_points), (latent_dim, 1))
+    points = stream(seed, Stream.ROW_DRAWS, n_points).permuted(strata, axis=1).T
+    return RowDraws(points / n_points, turn, projection, offset)

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from skvae import network, objective
 from skvae.architecture import Architecture
+from skvae.draws import RowDraws
 
 if keras.backend.backend() != "tensorflow":
     msg = (
@@ -68,10 +69,11 @@ _lock = threading.RLock()
 _SCALAR = tf.TensorSpec((), tf.float64)
 _VECTOR = tf.TensorSpec((None,), tf.float32)
 _INTEGER = tf.TensorSpec((), tf.int64)
-_DRAWS = (
-    tf.TensorSpec((None, None), tf.float64),  # points
-    tf.TensorSpec((None, None), tf.float64),  # projection
-    tf.TensorSpec((None,), tf.float64),  # offset
+_DRAWS = RowDraws(
+    points=tf.TensorSpec((None, None), tf.float64),
+    turn=tf.TensorSpec((None,), tf.float64),
+    projection=tf.TensorSpec((None, None), tf.float64),
+    offset=tf.TensorSpec((None,), tf.float64),
 )
 
 
@@ -129,11 +131,14 @@ class Network:
         self.n_leased = 0
         image_shape = architecture.image_shape
         units = (_SCALAR, _SCALAR)
-        scored = (_VECTOR, *units, _SCALAR, *_DRAWS)
         self.encode = _GraphFunction(self._encode, image_shape, _VECTOR, *units)
         self.decode = _GraphFunction(self._decode, (architecture.latent_dim,), _VECTOR)
-        self.elbo = _GraphFunction(self._elbo, image_shape, *scored)
-        self.score = _GraphFunction(self._score, image_shape, *scored)
+        self.elbo_terms = _GraphFunction(
+            self._elbo_terms, image_shape, _VECTOR, *units, *_DRAWS
+        )
+        self.score = _GraphFunction(
+            self._score, image_shape, _VECTOR, *units, _SCALAR, _INTEGER, *_DRAWS
+        )
 
     # The parts of the graph, shared with `Trainer`.
 
@@ -173,15 +178,13 @@ class Network:
         outputs, _ = self._decoder.stateless_call(decoder_weights, [], z)
         return outputs
 
-    def log_likelihood(self, images: Any, outputs: Any, noise_variance: Any) -> Any:
-        """Give log p(x | z) of each image (n,), in the dtype of `noise_variance`."""
-        errors = objective.pixel_error(
+    def pixel_error(self, images: Any, outputs: Any) -> Any:
+        """`objective.pixel_error` of each image (n,), summed in float64."""
+        return objective.pixel_error(
             self.architecture,
-            tf.cast(images, noise_variance.dtype),
-            tf.cast(outputs, noise_variance.dtype),
+            tf.cast(images, tf.float64),
+            tf.cast(outputs, tf.float64),
         )
-        normaliser = objective.normaliser(self.architecture, noise_variance)
-        return -errors / (2.0 * noise_variance) - normaliser
 
     # The bodies of the graph functions.
 
@@ -197,30 +200,20 @@ class Network:
         outputs = self.outputs(self.unpack(weights), z)
         return objective.decoder_mean(self.architecture, outputs)
 
-    def _elbo(
-        self,
-        images: Any,
-        weights: Any,
-        low: Any,
-        span: Any,
-        noise_variance: Any,
-        points: Any,
-        projection: Any,
-        offset: Any,
-    ) -> Any:
-        """Evidence lower bound of each image (n,), one draw and the exact KL."""
+    def _elbo_terms(
+        self, images: Any, weights: Any, low: Any, span: Any, *row_draws: Any
+    ) -> tuple[Any, Any]:
+        """Pixel error at one draw and KL of each image, (n,) each, float64."""
         parts = self.unpack(weights)
+        draws = RowDraws(*row_draws)
         images = self.scale(images, low, span)
         z_mean, z_log_var = self.posterior(parts, images)
-        epsilon = _normal_draws(
-            points, _shift(images, projection, offset)
-        )  # (n, 1, latent_dim)
-        epsilon = tf.cast(epsilon[:, 0], tf.float32)
+        epsilon = _normal_draws(draws.points[:1], _shift(images, draws))
+        epsilon = tf.cast(epsilon[:, 0], tf.float32)  # (n, latent_dim)
         z = z_mean + tf.exp(0.5 * z_log_var) * epsilon
-        outputs = self.outputs(parts, z)
         kl = tf.reduce_sum(objective.kl_divergence(z_mean, z_log_var), axis=1)
-        log_likelihood = self.log_likelihood(images, outputs, noise_variance)
-        return log_likelihood - tf.cast(kl, tf.float64)
+        errors = self.pixel_error(images, self.outputs(parts, z))
+        return errors, tf.cast(kl, tf.float64)
 
     def _score(
         self,
@@ -229,9 +222,8 @@ class Network:
         low: Any,
         span: Any,
         noise_variance: Any,
-        points: Any,
-        projection: Any,
-        offset: Any,
+        n_draws: Any,
+        *row_draws: Any,
     ) -> Any:
         """Importance-weighted estimate of log p(x) of each image, (n,) float64.
 
@@ -240,42 +232,52 @@ class Network:
         its draws, so that no bit of a row's score depends on its neighbours.
         """
         parts = self.unpack(weights)
-        n_draws = tf.shape(points)[0]
-        chunk = max(1, DECODED_PIXELS // self.architecture.n_pixels)
+        draws = RowDraws(*row_draws)
+        n_points = tf.shape(draws.points, tf.int64)[0]
+        chunk = tf.constant(
+            max(1, DECODED_PIXELS // self.architecture.n_pixels), tf.int64
+        )
+        normaliser = objective.normaliser(self.architecture, noise_variance)
 
         def score_row(image: Any) -> Any:
             image = self.scale(image[None], low, span)  # (1, H, W, C)
             z_mean, z_log_var = self.posterior(parts, image)
             z_mean = tf.cast(z_mean, tf.float64)
             z_log_var = tf.cast(z_log_var, tf.float64)
-            shift = _shift(image, projection, offset)
+            shift = _shift(image, draws)
 
             def add_chunk(start: Any, log_sum: Any) -> tuple[Any, Any]:
-                epsilon = _normal_draws(points[start : start + chunk], shift)[0]
+                # Beyond the last point they come round again, turned further.
+                first = start % n_points
+                stop = first + tf.minimum(chunk, n_draws - start)
+                points = draws.points[first:stop]
+                turns = tf.cast(start // n_points, tf.float64)
+                epsilon = _normal_draws(points, shift + turns * draws.turn)[0]
                 z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (chunk, latent_dim)
                 outputs = self.outputs(parts, tf.cast(z, tf.float32))
-                log_likelihood = self.log_likelihood(image, outputs, noise_variance)
+                errors = self.pixel_error(image, outputs)
                 # log p(z) - log q(z | x): the 2 pi of both densities cancel.
                 log_ratio = 0.5 * tf.reduce_sum(
                     tf.square(epsilon) + z_log_var - tf.square(z), axis=1
                 )
-                log_weights = tf.concat([[log_sum], log_likelihood + log_ratio], axis=0)
-                return start + chunk, tf.reduce_logsumexp(log_weights)
+                log_weights = log_ratio - errors / (2.0 * noise_variance)
+                log_sum = tf.reduce_logsumexp(tf.concat([[log_sum], log_weights], 0))
+                return start + tf.shape(points, tf.int64)[0], log_sum
 
             _, log_sum = tf.while_loop(
                 lambda start, _: start < n_draws,
                 add_chunk,
-                (0, tf.constant(-np.inf, tf.float64)),
+                (tf.constant(0, tf.int64), tf.constant(-np.inf, tf.float64)),
             )
-            return log_sum - tf.math.log(tf.cast(n_draws, tf.float64))
+            return log_sum - tf.math.log(tf.cast(n_draws, tf.float64)) - normaliser
 
         return tf.map_fn(score_row, images, fn_output_signature=tf.float64)
 
 
-def _shift(images: Any, projection: Any, offset: Any) -> Any:
+def _shift(images: Any, draws: RowDraws) -> Any:
     """How far each row moves the points of its draws: (n, H, W, C) -> (n, L)."""
     rows = tf.reshape(images, (tf.shape(images)[0], -1))
-    return tf.cast(rows, tf.float64) @ projection + offset
+    return tf.cast(rows, tf.float64) @ draws.projection + draws.offset
 
 
 def _normal_draws(points: Any, shift: Any) -> Any:
@@ -311,7 +313,8 @@ class Trainer:
             network.architecture.image_shape,
             _SCALAR,  # low
             _SCALAR,  # span
-            tf.TensorSpec((), tf.float32),  # beta
+            tf.TensorSpec((), tf.float32),  # kl_weight
+            tf.TensorSpec((), tf.float32),  # free_bits
             _INTEGER,  # batch_size
             _INTEGER,  # noise_seed
             _INTEGER,  # first_step
@@ -346,7 +349,8 @@ class Trainer:
         low: float,
         span: float,
         *,
-        beta: float,
+        kl_weight: float,
+        free_bits: float,
         batch_size: int,
         noise_seed: int,
         first_step: int,
@@ -359,8 +363,10 @@ class Trainer:
             The block, in the caller's units.
         low, span : float
             The interval [low, low + span] that the network sees as [0, 1].
-        beta : float
+        kl_weight : float
             Weight of the KL in the loss.
+        free_bits : float
+            A latent dimension's KL, in nats, below which the loss does not fall.
         batch_size : int
             Images a step; the last batch of the block may be shorter.
         noise_seed, first_step : int
@@ -368,12 +374,19 @@ class Trainer:
 
         Returns
         -------
-        (2,)
-            Reconstruction term and KL, summed over the block's images, each batch's
-            as it was before its step.
+        (3,)
+            Loss, reconstruction term and KL, summed over the block's images, each
+            batch's as it was before its step.
         """
         return self._train_block(
-            images, low, span, beta, batch_size, noise_seed, first_step
+            images,
+            low,
+            span,
+            kl_weight,
+            free_bits,
+            batch_size,
+            noise_seed,
+            first_step,
         ).numpy()
 
     def _optimizer_arrays(self) -> list[np.ndarray]:
@@ -385,7 +398,8 @@ class Trainer:
         images: Any,
         low: Any,
         span: Any,
-        beta: Any,
+        kl_weight: Any,
+        free_bits: Any,
         batch_size: Any,
         noise_seed: Any,
         first_step: Any,
@@ -395,17 +409,18 @@ class Trainer:
         def step(i: Any, sums: Any) -> tuple[Any, Any]:
             batch = images[i * batch_size : (i + 1) * batch_size]
             batch = self._network.scale(batch, low, span)
-            terms = self._step(batch, beta, tf.stack([noise_seed, first_step + i]))
+            seed = tf.stack([noise_seed, first_step + i])
+            terms = self._step(batch, kl_weight, free_bits, seed)
             return i + 1, sums + tf.cast(terms, tf.float64)
 
-        start = (tf.constant(0, tf.int64), tf.zeros(2, tf.float64))
+        start = (tf.constant(0, tf.int64), tf.zeros(3, tf.float64))
         _, sums = tf.while_loop(
             lambda i, _: i * batch_size < n_images, step, start, parallel_iterations=1
         )
         return sums
 
-    def _step(self, batch: Any, beta: Any, seed: Any) -> Any:
-        """One step on a batch (b, H, W, C): its summed [reconstruction, KL]."""
+    def _step(self, batch: Any, kl_weight: Any, free_bits: Any, seed: Any) -> Any:
+        """One step on a batch (b, H, W, C): its summed [loss, reconstruction, KL]."""
         architecture = self._network.architecture
         n_images = tf.shape(batch)[0]
         epsilon = tf.random.stateless_normal((n_images, architecture.latent_dim), seed)
@@ -416,16 +431,19 @@ class Trainer:
             outputs = self._network.outputs(weights, z)
             errors = objective.pixel_error(architecture, batch, outputs)
             noise_variance = self._updated_noise_variance(errors)
-            reconstruction = tf.reduce_sum(errors / (2.0 * noise_variance))
-            kl = tf.reduce_sum(objective.kl_divergence(z_mean, z_log_var))
-            loss = (reconstruction + beta * kl) / tf.cast(n_images, tf.float32)
+            reconstruction = tf.reduce_mean(errors) / (2.0 * noise_variance)
+            kl = tf.reduce_mean(objective.kl_divergence(z_mean, z_log_var), axis=0)
+            # Kingma et al. (2016), https://arxiv.org/abs/1606.04934, equation 15.
+            floored_kl = tf.reduce_sum(tf.maximum(kl, free_bits))
+            loss = reconstruction + kl_weight * floored_kl
         gradient = tape.gradient(loss, self._weights.value)
         gradient = tf.clip_by_norm(gradient, GRADIENT_CLIP_NORM * architecture.n_pixels)
         self._optimizer.apply([gradient], [self._weights])
         if architecture.likelihood == "gaussian":
             normaliser = objective.normaliser(architecture, noise_variance)
-            reconstruction += normaliser * tf.cast(n_images, tf.float32)
-        return tf.stack([reconstruction, kl])
+            reconstruction, loss = reconstruction + normaliser, loss + normaliser
+        means = tf.stack([loss, reconstruction, tf.reduce_sum(kl)])
+        return means * tf.cast(n_images, tf.float32)
 
     def _updated_noise_variance(self, errors: Any) -> Any:
         """Take a batch's squared errors (b,) into account; the noise variance.

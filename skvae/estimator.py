@@ -14,14 +14,17 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     _fit_context,
+    clone,
 )
 from sklearn.utils import Tags, check_scalar
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skvae.architecture import OPTIMIZERS, Architecture
+from skvae.collapse import collapse_message
 from skvae.draws import Stream, stream
+from skvae.exceptions import PosteriorCollapseWarning
 from skvae.images import (
     ImageLayout,
     auto_value_range,
@@ -30,6 +33,7 @@ from skvae.images import (
     parse_value_range,
 )
 from skvae.progress import reporter
+from skvae.sampler import draw_latents, fit_sampler
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -78,6 +82,12 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         0 and 1 and needs the sigmoid; values outside the value range are clipped.
     beta : float, default=1.0
         Weight of the KL in the training loss [3]_. Scores never use it.
+    kl_warmup_epochs : int, default=0
+        First epochs of training, in which the weight of the KL rises linearly from 0
+        to `beta` [4]_. Early stopping waits until they are over.
+    free_bits : float, default=0.0
+        Nats that each latent feature's KL, in the mean over a batch, may have before
+        the training loss counts it [5]_.
     epochs : int, default=100
         Passes over the images in `fit`.
     batch_size : int, default=64
@@ -101,6 +111,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The interval of pixel values that the network sees as [0, 1]. "auto" is
         0 to 255 for uint8, 0 to 1 for bool and for floats that lie in it, else from
         the smallest to the largest value in the training data.
+    sampler : density estimator, default=None
+        What `sample` draws latents from. None draws from their prior. An estimator
+        with `fit` and `sample`, such as scikit-learn's GaussianMixture or
+        KernelDensity, is cloned and fitted on a draw from the posterior of each
+        training image [6]_. Scores never use it.
     warm_start : bool, default=False
         Whether `fit` trains `epochs` more epochs from where the last one ended.
     random_state : int, RandomState instance or None, default=None
@@ -116,11 +131,12 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The network's weights under "layer_name/kernel" and "layer_name/bias".
     history_ : dict of str to list of float
         Means over an epoch's images, one value an epoch: "loss" = "reconstruction" +
-        beta x "kl", and with early stopping "val_loss". "reconstruction" is
-        -log p(x | z) in nats, in the caller's units; for "mse" it is the sum of
-        squared errors in units of the value range. "val_loss" is the negative
-        evidence lower bound of the validation images (beta = 1), in nats and in the
-        caller's units, with draws that stay the same from epoch to epoch.
+        beta x "kl" (but for `kl_warmup_epochs` and `free_bits`), and with early
+        stopping "val_loss". "reconstruction" is -log p(x | z) in nats, in the
+        caller's units; for "mse" it is the sum of squared errors in units of the
+        value range. "val_loss" is the negative evidence lower bound of the validation
+        images (beta = 1), in nats and in the caller's units, with draws that stay the
+        same from epoch to epoch, and with the noise variance that suits them best.
     n_iter_ : int
         Epochs trained in all.
     input_shape_ : (int, int, int)
@@ -129,10 +145,13 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The interval of pixel values that the network sees as [0, 1].
     noise_variance_ : float
         Variance of a pixel around its decoded mean, in the caller's units; at least
-        1e-6 of the squared width of the value range. Absent for "bernoulli".
+        1e-6 of the squared width of the value range. With early stopping it is that
+        of the validation images. Absent for "bernoulli".
     latent_kl_ : ndarray of shape (latent_dim,)
         Mean KL of each latent feature over the training images, in nats. A feature
         near 0 is not in use.
+    sampler_ : estimator
+        The fitted clone of `sampler`. Absent if that is None.
     n_features_in_ : int
         Number of values in one image, H x W x C, whatever the layout.
     feature_names_in_ : ndarray of str
@@ -155,6 +174,12 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
        Calibrated Decoders", ICML 2021, https://arxiv.org/abs/2006.13202
     .. [3] Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a
        Constrained Variational Framework", ICLR 2017
+    .. [4] Bowman et al., "Generating Sentences from a Continuous Space", CoNLL 2016,
+       https://arxiv.org/abs/1511.06349
+    .. [5] Kingma et al., "Improved Variational Inference with Inverse Autoregressive
+       Flow", NeurIPS 2016, https://arxiv.org/abs/1606.04934
+    .. [6] Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020,
+       https://arxiv.org/abs/1903.12436
 
     Examples
     --------
@@ -180,6 +205,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "last_activation": [StrOptions({"sigmoid", "linear"})],
         "likelihood": [StrOptions({"gaussian", "mse", "bernoulli"})],
         "beta": [_NOT_NEGATIVE],
+        "kl_warmup_epochs": [Interval(Integral, 0, None, closed="left")],
+        "free_bits": [_NOT_NEGATIVE],
         "epochs": [_COUNT],
         "batch_size": [_COUNT],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -189,6 +216,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "n_iter_no_change": [_COUNT],
         "tol": [_NOT_NEGATIVE],
         "value_range": [StrOptions({"auto"}), tuple, list],
+        "sampler": [HasMethods(["fit", "sample", "get_params"]), None],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -205,6 +233,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         last_activation: str = "sigmoid",
         likelihood: str = "gaussian",
         beta: float = 1.0,
+        kl_warmup_epochs: int = 0,
+        free_bits: float = 0.0,
         epochs: int = 100,
         batch_size: int = 64,
         learning_rate: float = 1e-3,
@@ -214,6 +244,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         value_range: tuple[float, float] | str = "auto",
+        sampler: BaseEstimator | None = None,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -226,6 +257,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.last_activation = last_activation
         self.likelihood = likelihood
         self.beta = beta
+        self.kl_warmup_epochs = kl_warmup_epochs
+        self.free_bits = free_bits
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -235,6 +268,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.value_range = value_range
+        self.sampler = sampler
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
@@ -263,9 +297,16 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             If X is not finite, numeric and dense, if its shape contradicts
             `input_shape` or, with `warm_start`, what was fitted before, or if
             training diverges. The estimator is then as it was before.
+
+        Warns
+        -----
+        skvae.exceptions.PosteriorCollapseWarning
+            If no more than a quarter of the latent features are in use.
         """
         is_continued = self.warm_start and hasattr(self, "weights_")
-        return self._fit(X, X_val, self.epochs, is_continued=is_continued)
+        self._fit(X, X_val, self.epochs, is_continued=is_continued)
+        self._warn_of_collapse()
+        return self
 
     def _can_fit_partially(self) -> bool:
         if self.early_stopping:
@@ -282,7 +323,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Train for one more epoch, on X.
 
         The first call fixes layout and value range. k calls with the same X give the
-        same bits as `fit` with ``epochs=k``.
+        same bits as `fit` with ``epochs=k``, but no warning of a collapsed posterior:
+        see `latent_kl_`.
 
         Parameters
         ----------
@@ -383,15 +425,16 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_samples: int = 1,
         random_state: int | np.random.RandomState | None = None,
     ) -> NDArray[np.float32]:
-        """Decode latents drawn from their prior, the standard normal distribution.
+        """Decode latents drawn from `sampler_` or, without one, from their prior.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of images.
         random_state : int, RandomState instance or None, default=None
-            Seed of the drawn latents. None takes the estimator's `random_state`: if
-            that is an integer, each call gives the same images.
+            Seed of the drawn latents, in place of the sampler's own. None takes the
+            estimator's `random_state`: if that is an integer, each call gives the
+            same images.
 
         Returns
         -------
@@ -402,14 +445,17 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If `n_samples` is less than 1.
+            If `n_samples` is less than 1, or if the sampler draws no finite latents.
         """
         check_is_fitted(self)
         n_samples = check_scalar(n_samples, "n_samples", Integral, min_val=1)
         seed = _draw_seed(self.random_state if random_state is None else random_state)
-        z = stream(seed, Stream.SAMPLES).standard_normal(
-            (n_samples, self._state["architecture"]["latent_dim"]), dtype=np.float32
-        )
+        rng = stream(seed, Stream.SAMPLES)
+        latent_dim = self._state["architecture"]["latent_dim"]
+        if hasattr(self, "sampler_"):
+            z = draw_latents(self.sampler_, n_samples, latent_dim, rng)
+        else:
+            z = rng.standard_normal((n_samples, latent_dim), dtype=np.float32)
         return self._layout().from_images(self._network().decode(z))
 
     def score_samples(self, X: ArrayLike, n_draws: int = 64) -> NDArray[np.float64]:
@@ -447,7 +493,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         n_draws = check_scalar(n_draws, "n_draws", Integral, min_val=1)
         images = self._read_images(X)
-        return self._network().score(images, n_draws)
+        noise_variance = self._state["noise_variance"]
+        if hasattr(self, "noise_variance_"):
+            low, high = self.value_range_
+            noise_variance = self.noise_variance_ / (high - low) ** 2
+        return self._network().score(images, noise_variance, n_draws)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Mean of `score_samples`: what model selection maximises.
@@ -505,13 +555,14 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     # whatever fails leaves the estimator as it was.
 
     def _fit(self, X: Any, X_val: Any, epochs: int, *, is_continued: bool) -> Self:
-        from skvae import training
+        from skvae import objective, training
 
         # scikit-learn leaves it out in the later calls of partial_fit.
         self._validate_params()
         if X_val is not None and not self.early_stopping:
             msg = "X_val is what early stopping watches: set early_stopping=True."
             raise ValueError(msg)
+        sampler = None if self.sampler is None else clone(self.sampler)
         # What scikit-learn records of X goes to another estimator at first.
         recorder = self if is_continued else ConvVAE()
         X = _with_shape(X)
@@ -547,21 +598,25 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             batch_size=int(self.batch_size),
             learning_rate=float(self.learning_rate),
             beta=float(self.beta),
+            kl_warmup_epochs=int(self.kl_warmup_epochs),
+            free_bits=float(self.free_bits),
             optimizer=str(self.optimizer),
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
         )
         report = reporter(int(self.verbose), settings.epochs, start.n_epochs)
-        end, history = training.fit(architecture, settings, data, start, report)
+        outcome = training.fit(architecture, settings, data, start, report)
+        end, history = outcome.progress, outcome.history
         if is_continued:
             history = _joined(self.history_, history)
+        z_mean, z_log_var = training.posterior(architecture, data, end)
         fitted = {
             "weights_": architecture.unpack(end.weights),
             "history_": history,
             "n_iter_": end.n_epochs,
             "input_shape_": architecture.image_shape,
             "value_range_": value_range,
-            "latent_kl_": training.latent_kl(architecture, data, end),
+            "latent_kl_": np.mean(objective.kl_divergence(z_mean, z_log_var), axis=0),
             "n_features_in_": recorder.n_features_in_,
             "_state": {
                 "architecture": asdict(architecture),
@@ -576,15 +631,29 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             fitted["feature_names_in_"] = recorder.feature_names_in_
         if architecture.likelihood != "bernoulli":
             low, high = value_range
-            fitted["noise_variance_"] = end.noise_variance * (high - low) ** 2
+            fitted["noise_variance_"] = outcome.noise_variance * (high - low) ** 2
+        if sampler is not None:
+            fitted["sampler_"] = fit_sampler(sampler, z_mean, z_log_var, end.seed)
         self._take_over(fitted)
         return self
 
     def _take_over(self, fitted: dict[str, Any]) -> None:
         """Replace all that was fitted before."""
         self.__dict__.update(fitted)
-        for name in {"noise_variance_", "feature_names_in_"} - set(fitted):
+        optional = {"noise_variance_", "feature_names_in_", "sampler_"}
+        for name in optional - set(fitted):
             self.__dict__.pop(name, None)
+
+    def _warn_of_collapse(self) -> None:
+        message = collapse_message(
+            self.latent_kl_,
+            self.get_params(deep=False),
+            self.n_iter_,
+            self._architecture().stage_sizes[-1],
+        )
+        if message:
+            # The line that called fit, behind scikit-learn's decorator.
+            warnings.warn(message, PosteriorCollapseWarning, stacklevel=4)
 
     def _fit_layout(self, shape: tuple[int, ...], *, is_continued: bool) -> ImageLayout:
         """Layout to fit with: that of X, or the earlier fit's."""
@@ -663,16 +732,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         from skvae.inference import FittedNetwork
 
         architecture = self._architecture()
-        low, high = self.value_range_
-        noise_variance = self._state["noise_variance"]
-        if hasattr(self, "noise_variance_"):
-            noise_variance = self.noise_variance_ / (high - low) ** 2
+        weights = architecture.pack(self.weights_)
         return FittedNetwork(
-            architecture,
-            architecture.pack(self.weights_),
-            self.value_range_,
-            noise_variance,
-            self._state["seed"],
+            architecture, weights, self.value_range_, self._state["seed"]
         )
 
     def _read_images(self, X: ArrayLike) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from skvae import engine, objective
+from skvae import engine
 from skvae.architecture import Architecture
-from skvae.draws import row_draws
+from skvae.draws import RowDraws, row_draws
 from skvae.images import to_graph_dtype
 
 # A graph call has about this many pixels, which bounds what its layers hold.
@@ -28,8 +28,6 @@ class FittedNetwork:
     weights : (n_weights,)
     value_range : (low, high)
         The interval of pixel values that the network sees as [0, 1].
-    noise_variance : float
-        In the network's units.
     seed : int
         What the draws behind scores depend on, besides the rows.
     """
@@ -37,7 +35,6 @@ class FittedNetwork:
     architecture: Architecture
     weights: np.ndarray
     value_range: tuple[float, float]
-    noise_variance: float
     seed: int
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,10 +46,6 @@ class FittedNetwork:
 
         z_mean, z_log_var = self._in_batches(encode_batch, images)
         return z_mean, z_log_var
-
-    def latent_kl(self, images: np.ndarray) -> np.ndarray:
-        """KL from the prior to each image's posterior, (n, latent_dim), in nats."""
-        return np.asarray(objective.kl_divergence(*self.encode(images)))
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Latents (n, latent_dim) to the pixels' means (n, H, W, C) float32."""
@@ -69,15 +62,37 @@ class FittedNetwork:
         self._check_finite(images)
         return images
 
-    def elbo(self, images: np.ndarray, n_draws: int) -> np.ndarray:
-        """Evidence lower bound of each image, (n,) float64, in nats."""
-        network = engine.shared_network(self.architecture)
-        return self._log_density(network.elbo, images, n_draws)
+    def elbo_terms(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixel error at one draw, and KL, of each image, (n,) float64.
 
-    def score(self, images: np.ndarray, n_draws: int) -> np.ndarray:
-        """Importance-weighted estimate of log p(x), (n,) float64, in nats."""
+        In the network's units; with them and a noise variance v the evidence lower
+        bound is -(error / (2 v) + `objective.normaliser` + KL + `log_span`).
+        """
         network = engine.shared_network(self.architecture)
-        return self._log_density(network.score, images, n_draws)
+        arguments = (self.weights, *self._units, *self._row_draws(1))
+
+        def run_batch(batch: np.ndarray) -> Any:
+            return network.elbo_terms(to_graph_dtype(batch), *arguments)
+
+        errors, kl = self._in_batches(run_batch, images)
+        return errors, kl
+
+    def score(
+        self, images: np.ndarray, noise_variance: float, n_draws: int
+    ) -> np.ndarray:
+        """Importance-weighted estimate of log p(x), (n,) float64, in nats.
+
+        The noise variance is in the network's units.
+        """
+        network = engine.shared_network(self.architecture)
+        draws = self._row_draws(n_draws)
+        arguments = (self.weights, *self._units, noise_variance, n_draws, *draws)
+
+        def run_batch(batch: np.ndarray) -> Any:
+            return (network.score(to_graph_dtype(batch), *arguments),)
+
+        (values,) = self._in_batches(run_batch, images)
+        return values - self.log_span
 
     @property
     def log_span(self) -> float:
@@ -95,22 +110,9 @@ class FittedNetwork:
         low, high = self.value_range
         return low, high - low
 
-    def _log_density(
-        self, function: Callable[..., Any], images: np.ndarray, n_draws: int
-    ) -> np.ndarray:
-        draws = row_draws(
-            self.seed,
-            n_draws,
-            self.architecture.n_pixels,
-            self.architecture.latent_dim,
-        )
-        arguments = (self.weights, *self._units, self.noise_variance, *draws)
-
-        def run_batch(batch: np.ndarray) -> Any:
-            return (function(to_graph_dtype(batch), *arguments),)
-
-        (values,) = self._in_batches(run_batch, images)
-        return values - self.log_span
+    def _row_draws(self, n_draws: int) -> RowDraws:
+        n_pixels, latent_dim = self.architecture.n_pixels, self.architecture.latent_dim
+        return row_draws(self.seed, n_draws, n_pixels, latent_dim)
 
     def _in_batches(
         self, function: Callable[[np.ndarray], Any], rows: np.ndarray

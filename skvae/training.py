@@ -24,9 +24,6 @@ from skvae.progress import History, Report
 # A block, and so a graph call, has about this many pixels: a second's work or less.
 _BLOCK_PIXELS = 2**22
 
-# The draws behind a validation loss: one a row, always the same.
-_N_VALIDATION_DRAWS = 1
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,9 +33,17 @@ class Settings:
     batch_size: int
     learning_rate: float
     beta: float
+    kl_warmup_epochs: int
+    free_bits: float
     optimizer: str
     n_iter_no_change: int
     tol: float
+
+    def kl_weight(self, epoch: int) -> float:
+        """Weight of the KL in the loss of an epoch, counted from 0."""
+        if epoch < self.kl_warmup_epochs:
+            return self.beta * epoch / self.kl_warmup_epochs
+        return self.beta
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Progress:
         Epochs trained so far.
     weights : (n_weights,)
     noise_variance : float
-        In the network's units.
+        What training goes on with, in the network's units.
     optimizer_arrays : list of ndarray
         The optimizer's variables in Keras's order; empty for those of a new one.
     """
@@ -85,6 +90,27 @@ class Progress:
     weights: np.ndarray
     noise_variance: float
     optimizer_arrays: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training comes to.
+
+    Attributes
+    ----------
+    progress : Progress
+        With early stopping that of the best epoch.
+    noise_variance : float
+        The variance that fits best, in the network's units: with early stopping to
+        the validation images, which training has not adapted to, else to the
+        training images.
+    history : dict of str to list of float
+        Of all epochs trained: see `ConvVAE.history_`.
+    """
+
+    progress: Progress
+    noise_variance: float
+    history: History
 
 
 def new_progress(architecture: Architecture, seed: int) -> Progress:
@@ -101,7 +127,7 @@ def fit(
     data: Data,
     start: Progress,
     report: Report,
-) -> tuple[Progress, History]:
+) -> Outcome:
     """Train a network.
 
     Parameters
@@ -116,9 +142,7 @@ def fit(
 
     Returns
     -------
-    Progress, History
-        The outcome, with early stopping that of the best epoch, and the history of
-        these epochs: see `ConvVAE.history_`.
+    Outcome
 
     Raises
     ------
@@ -143,12 +167,11 @@ def fit(
             settings.learning_rate,
         )
         for epoch in range(start.n_epochs, last_epoch + 1):
-            reconstruction, kl = _train_epoch(
+            loss, reconstruction, kl = _train_epoch(
                 trainer, settings, data, start.seed, epoch
             )
-            reconstruction += offset
-            history["loss"].append(reconstruction + settings.beta * kl)
-            history["reconstruction"].append(reconstruction)
+            history["loss"].append(loss + offset)
+            history["reconstruction"].append(reconstruction + offset)
             history["kl"].append(kl)
             is_last = epoch == last_epoch
             if early_stopping:
@@ -159,57 +182,56 @@ def fit(
             report(history, is_last)
             if is_last:
                 break
+        if early_stopping:
+            best = replace(early_stopping.best, n_epochs=epoch + 1)
+            return Outcome(best, early_stopping.noise_variance, history)
         end = Progress(start.seed, epoch + 1, *trainer.state())
-    if early_stopping:
-        end = replace(early_stopping.best, n_epochs=end.n_epochs)
-    return end, history
+        return Outcome(end, end.noise_variance, history)
 
 
-def latent_kl(architecture: Architecture, data: Data, progress: Progress) -> np.ndarray:
-    """Mean KL of each latent dimension over the training rows: (latent_dim,) nats."""
-    network = _network(architecture, data, progress)
+def posterior(
+    architecture: Architecture, data: Data, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """z_mean and z_log_var of the training rows, each (n_rows, latent_dim) float32."""
     is_all = len(data.rows) == len(data.images)
     images = data.images if is_all else data.images[data.rows]
-    return network.latent_kl(images).mean(axis=0)
+    return _network(architecture, data, progress).encode(images)
 
 
 def _network(
     architecture: Architecture, data: Data, progress: Progress
 ) -> FittedNetwork:
     return FittedNetwork(
-        architecture,
-        progress.weights,
-        data.value_range,
-        progress.noise_variance,
-        progress.seed,
+        architecture, progress.weights, data.value_range, progress.seed
     )
 
 
 def _train_epoch(
     trainer: engine.Trainer, settings: Settings, data: Data, seed: int, epoch: int
-) -> tuple[float, float]:
-    """Use every row once; the rows' mean reconstruction term and mean KL."""
+) -> tuple[float, float, float]:
+    """Use every row once; the rows' mean loss, reconstruction term and KL."""
     order = stream(seed, Stream.PERMUTATION, epoch).permutation(data.rows)
     noise_seed = int(stream(seed, Stream.NOISE, epoch).integers(2**63))
     low, high = data.value_range
     n_pixels = math.prod(data.images.shape[1:])
     batches_per_block = max(1, _BLOCK_PIXELS // (n_pixels * settings.batch_size))
     block_size = batches_per_block * settings.batch_size
-    sums = np.zeros(2)
+    sums = np.zeros(3)
     for start in range(0, len(order), block_size):
         block = data.images[order[start : start + block_size]]
         sums += trainer.train_block(
             to_graph_dtype(block),  # (block_size, H, W, C)
             low,
             high - low,
-            beta=settings.beta,
+            kl_weight=settings.kl_weight(epoch),
+            free_bits=settings.free_bits,
             batch_size=settings.batch_size,
             noise_seed=noise_seed,
             first_step=start // settings.batch_size,
         )
         _check_finite(float(sums.sum()), epoch)
-    reconstruction, kl = sums / len(order)
-    return float(reconstruction), float(kl)
+    loss, reconstruction, kl = (sums / len(order)).tolist()
+    return loss, reconstruction, kl
 
 
 def _check_finite(loss: float, epoch: int) -> None:
@@ -224,7 +246,10 @@ def _check_finite(loss: float, epoch: int) -> None:
 class _EarlyStopping:
     """The best epoch so far by validation loss, and whether to wait for a better one.
 
-    The loss is the negative evidence lower bound (beta = 1) of the validation images.
+    The loss is the negative evidence lower bound (beta = 1) of the validation images,
+    with one draw an image, always the same, and with the noise variance that suits
+    these images best. The one that suits the training images is too small for others:
+    it would charge a network's overfitting twice, and stop it too soon.
     """
 
     def __init__(
@@ -240,20 +265,24 @@ class _EarlyStopping:
         self._data = data
         self._images = images
         self._n_epochs_without_gain = 0
-        # A new network is no candidate, whatever its loss.
         self.best = start
-        self._best_loss = self._loss(start) if start.n_epochs else math.inf
+        self._best_loss, self.noise_variance = self._loss(start)
+        if not start.n_epochs:
+            # A new network is no candidate, whatever its loss.
+            self._best_loss = math.inf
 
     def watch(self, progress: Progress) -> float:
         """Take another epoch into account; its validation loss."""
-        loss = self._loss(progress)
+        loss, noise_variance = self._loss(progress)
         _check_finite(loss, progress.n_epochs - 1)
-        if loss < self._best_loss - self._settings.tol:
+        is_warming_up = progress.n_epochs < self._settings.kl_warmup_epochs
+        if is_warming_up or loss < self._best_loss - self._settings.tol:
             self._n_epochs_without_gain = 0
         else:
             self._n_epochs_without_gain += 1
         if loss < self._best_loss:
             self.best, self._best_loss = progress, loss
+            self.noise_variance = noise_variance
         return loss
 
     @property
@@ -261,6 +290,17 @@ class _EarlyStopping:
         """Whether the loss has not fallen for long enough to stop."""
         return self._n_epochs_without_gain >= self._settings.n_iter_no_change
 
-    def _loss(self, progress: Progress) -> float:
+    def _loss(self, progress: Progress) -> tuple[float, float]:
+        """Validation loss, and the noise variance behind it in the network's units."""
         network = _network(self._architecture, self._data, progress)
-        return -float(np.mean(network.elbo(self._images, _N_VALIDATION_DRAWS)))
+        errors, kl = network.elbo_terms(self._images)
+        noise_variance = np.float64(progress.noise_variance)
+        if self._architecture.likelihood == "gaussian":
+            mean_square = errors.mean() / self._architecture.n_pixels
+            noise_variance = np.maximum(mean_square, engine.MIN_NOISE_VARIANCE)
+        normaliser = objective.normaliser(
+            self._architecture, np.float64(noise_variance)
+        )
+        reconstruction = errors.mean() / (2.0 * noise_variance) + float(normaliser)
+        loss = float(reconstruction + kl.mean()) + network.log_span
+        return loss, float(noise_variance)
