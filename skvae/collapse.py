@@ -25,10 +25,7 @@ _FEW_EPOCHS = 50
 
 
 def collapse_message(
-    latent_kl: np.ndarray,
-    parameters: Mapping[str, Any],
-    n_epochs: int,
-    smallest_stage: tuple[int, int],
+    latent_kl: np.ndarray, parameters: Mapping[str, Any], n_epochs: int
 ) -> str | None:
     """What to tell the user, or None if enough latent dimensions are alive.
 
@@ -40,24 +37,20 @@ def collapse_message(
         The estimator's parameters.
     n_epochs : int
         Epochs trained.
-    smallest_stage : (height, width)
-        What the encoder's convolutions make of the image.
     """
     n_alive = int(np.count_nonzero(latent_kl > ALIVE_KL))
     if n_alive > _COLLAPSED_PART * len(latent_kl):
         return None
-    remedies = _remedies(parameters, n_epochs, smallest_stage)
+    remedies = _remedies(parameters, n_epochs)
     return (
         f"The posterior has collapsed: {n_alive} of {len(latent_kl)} latent dimensions "
-        f"are alive (latent_kl_ above {ALIVE_KL} nats), the others say nothing about "
+        f"are alive (latent_kl_ above {ALIVE_KL} nats); the others say nothing about "
         f"the image. Try {'; or '.join(remedies)}. Images that hardly differ from each "
         f"other need no latent dimensions."
     )
 
 
-def _remedies(
-    parameters: Mapping[str, Any], n_epochs: int, smallest_stage: tuple[int, int]
-) -> list[str]:
+def _remedies(parameters: Mapping[str, Any], n_epochs: int) -> list[str]:
     """The changes of parameters that can help, the likeliest first."""
     remedies = []
     if n_epochs <= _FEW_EPOCHS and not parameters["early_stopping"]:
@@ -69,14 +62,11 @@ def _remedies(
         )
     if parameters["likelihood"] == "bernoulli":
         remedies.append("likelihood='gaussian', unless the pixels are black or white")
-    if parameters["beta"] > 1:
+    # Then it is not the way that training took, but where it leads to.
+    is_kl_too_dear = parameters["likelihood"] == "mse" or parameters["beta"] > 1
+    if is_kl_too_dear:
         remedies.append(f"a lower beta than {parameters['beta']:g}")
-    if parameters["hidden_layers"] > 1 and max(smallest_stage) == 1:
-        remedies.append(
-            f"fewer hidden_layers than {parameters['hidden_layers']}, which shrink the "
-            f"image to 1 x 1"
-        )
-    if parameters["kl_warmup_epochs"] == 0:
+    elif parameters["kl_warmup_epochs"] == 0:
         remedies.append(
             f"kl_warmup_epochs={max(1, parameters['epochs'] // 4)}, which lets the "
             f"decoder get used to the latents first"

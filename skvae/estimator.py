@@ -645,12 +645,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             self.__dict__.pop(name, None)
 
     def _warn_of_collapse(self) -> None:
-        message = collapse_message(
-            self.latent_kl_,
-            self.get_params(deep=False),
-            self.n_iter_,
-            self._architecture().stage_sizes[-1],
-        )
+        parameters = self.get_params(deep=False)
+        message = collapse_message(self.latent_kl_, parameters, self.n_iter_)
         if message:
             # The line that called fit, behind scikit-learn's decorator.
             warnings.warn(message, PosteriorCollapseWarning, stacklevel=4)

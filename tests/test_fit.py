@@ -459,3 +459,65 @@ def largest_value(dtype):
     if dtype == "?":
         return 1
     return (np.finfo if "f" in dtype else np.iinfo)(dtype).max
+
+
+def test_the_kls_weight_rises_over_the_warm_up(images):
+    parameters = {**TINY, "beta": 2.0, "epochs": 6}
+    vae = ConvVAE(**parameters, kl_warmup_epochs=4).fit(images)
+    history = {name: np.array(values) for name, values in vae.history_.items()}
+    weights = (history["loss"] - history["reconstruction"]) / history["kl"]
+    np.testing.assert_allclose(weights, [0, 0.5, 1, 1.5, 2, 2], atol=1e-3)
+    parts = ConvVAE(**parameters, kl_warmup_epochs=4, warm_start=True)
+    assert_same_fit(vae, parts.set_params(epochs=3).fit(images).fit(images))
+
+
+def test_without_the_kls_weight_the_latents_say_more(images):
+    """A warm-up that lasts: the KL grows as if it cost nothing."""
+    parameters = {**TINY, "epochs": 40, "learning_rate": 1e-2}
+    kl = ConvVAE(**parameters).fit(images).latent_kl_.sum()
+    warm = ConvVAE(**parameters, kl_warmup_epochs=10**6).fit(images)
+    assert warm.latent_kl_.sum() > 1.5 * kl
+
+
+def test_free_bits_keep_every_latent_at_that_many_nats(images):
+    parameters = {**TINY, "epochs": 150, "learning_rate": 1e-2, "beta": 20.0}
+    assert np.all(ConvVAE(**parameters).fit(images).latent_kl_ < 0.1)
+    vae = ConvVAE(**parameters, free_bits=0.7).fit(images)
+    np.testing.assert_allclose(vae.latent_kl_, 0.7, atol=0.2)
+
+
+def test_the_loss_counts_no_less_than_the_free_bits(images):
+    """One batch an epoch, so that the batch's mean KL is the history's."""
+    parameters = {**TINY, "batch_size": 70, "beta": 3.0, "epochs": 1}
+    vae = ConvVAE(**parameters, free_bits=5.0).fit(images)
+    (loss,), (reconstruction,) = vae.history_["loss"], vae.history_["reconstruction"]
+    assert loss - reconstruction == pytest.approx(3.0 * 2 * 5.0, abs=1e-3)
+    assert vae.history_["kl"][0] < 2.0
+
+
+def test_early_stopping_waits_for_the_end_of_the_warm_up(images):
+    parameters = {**TINY, "early_stopping": True, "n_iter_no_change": 2, "epochs": 30}
+    still = {**parameters, "learning_rate": 1e-30}
+    assert ConvVAE(**still).fit(images).n_iter_ == 3
+    assert ConvVAE(**still, kl_warmup_epochs=8).fit(images).n_iter_ == 9
+
+
+def test_with_early_stopping_the_noise_variance_is_that_of_the_validation_images(
+    images,
+):
+    X, X_val = images[:40], images[40:]
+    parameters = {**TINY, "latent_dim": 8, "filters": 16, "learning_rate": 5e-3}
+    vae = ConvVAE(**{**parameters, "epochs": 300}, early_stopping=True)
+    vae.fit(X, X_val=X_val)
+    z_mean, z_log_var = (a.astype(float) for a in vae.posterior(X_val))
+    rng = np.random.default_rng(0)
+    errors = [
+        np.mean(
+            (vae.inverse_transform(z_mean + np.exp(z_log_var / 2) * e) - X_val) ** 2
+        )
+        for e in rng.standard_normal((100, *z_mean.shape))
+    ]
+    # One draw an image stands behind it, hence some noise.
+    assert vae.noise_variance_ == pytest.approx(np.mean(errors), rel=0.1)
+    # Training goes on with its own, so that nothing of it hangs on the validation.
+    assert vae._state["noise_variance"] < 0.9 * vae.noise_variance_

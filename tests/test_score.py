@@ -1,10 +1,14 @@
 """Scores are log-likelihoods: against closed forms, quadrature, and each other."""
 
+import itertools
+
 import numpy as np
 import pytest
 from helpers import TINY
 from scipy import stats
-from scipy.special import expit, logsumexp, ndtri
+from scipy.special import expit, logsumexp
+from sklearn.base import clone
+from sklearn.datasets import load_digits
 
 from skvae import ConvVAE
 from skvae.architecture import Architecture
@@ -49,53 +53,142 @@ def test_bernoulli_terms_are_scipys():
     assert normaliser(kind, np.array(0.5)).numpy() == 0
 
 
+def transposed_convolution(x, kernel, bias, stride):
+    """A 3 x 3 kernel on even sizes, in float64, by what each input pixel adds."""
+    n, height, width, _ = x.shape
+    before = 1 if stride == 1 else 0
+    y = np.zeros((n, stride * height + 2, stride * width + 2, kernel.shape[2]))
+    for i, j, k, m in itertools.product(
+        range(height), range(width), range(3), range(3)
+    ):
+        y[:, stride * i + k, stride * j + m] += x[:, i, j] @ kernel[k, m].T
+    rows, columns = (slice(before, before + stride * s) for s in (height, width))
+    return y[:, rows, columns] + bias
+
+
+def decoded_by_hand(vae, z):
+    """The decoder of a 4 x 4 image with one hidden layer, in float64."""
+    weights = {path: w.astype(float) for path, w in vae.weights_.items()}
+
+    def layer(name):
+        return weights[f"{name}/kernel"], weights[f"{name}/bias"]
+
+    kernel, bias = layer("decoder_intermediate")
+    x = np.maximum(z @ kernel + bias, 0).reshape(len(z), 2, 2, -1)
+    x = np.maximum(transposed_convolution(x, *layer("decoder_conv_0"), stride=2), 0)
+    x = transposed_convolution(x, *layer("decoder_output"), stride=1)
+    return expit(x).reshape(len(z), 16)
+
+
+def log_density_by_quadrature(vae, X, likelihood):
+    """log p(x) of images X (n, 4, 4) by the rectangle rule over z, in float64."""
+    axis, step = np.linspace(
+        -6.5, 6.5, 601 if vae.latent_dim == 1 else 121, retstep=True
+    )
+    z = np.stack(np.meshgrid(*[axis] * vae.latent_dim), axis=-1)
+    z = z.reshape(-1, vae.latent_dim)
+    means = decoded_by_hand(vae, z)
+    rows = X.reshape(len(X), 16)
+    if likelihood == "bernoulli":
+        log_likelihood = rows @ np.log(means).T + (1 - rows) @ np.log(1 - means).T
+    else:
+        variance = vae.noise_variance_ if likelihood == "gaussian" else 0.5
+        errors = (
+            (rows**2).sum(1)[:, None] - 2 * rows @ means.T + (means**2).sum(1)
+        )  # (n, len(z))
+        log_likelihood = -errors / (2 * variance) - 8 * np.log(2 * np.pi * variance)
+    log_prior = stats.norm.logpdf(z).sum(axis=1) + vae.latent_dim * np.log(step)
+    return logsumexp(log_likelihood + log_prior, axis=1)
+
+
+def test_the_decoder_by_hand_is_the_estimators():
+    X = RNG.random((20, 4, 4))
+    vae = ConvVAE(2, filters=4, hidden_layers=1, epochs=5, random_state=0).fit(X)
+    z = RNG.normal(size=(50, 2))
+    np.testing.assert_allclose(
+        decoded_by_hand(vae, z), vae.inverse_transform(z).reshape(50, 16), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("likelihood", ["gaussian", "mse", "bernoulli"])
 @pytest.mark.parametrize("latent_dim", [1, 2])
-def test_many_draws_come_to_the_integral_over_the_latents(likelihood, latent_dim):
-    """log p(x) by the rectangle rule over z, with the fitted decoder, in float64."""
-    X = RNG.random((30, 4, 4)) ** 2
+def test_scores_bound_the_integral_over_the_latents_and_come_to_it(
+    likelihood, latent_dim
+):
+    """20 fits, 200 images: see Burda et al. (2016), theorem 1."""
+    rng = np.random.default_rng(latent_dim)
+    z = rng.normal(size=(200, 2, 1, 1))
+    wave = np.sin(np.arange(16).reshape(4, 4) / 3 + 2 * z[:, 0])
+    X = expit(3 * wave + z[:, 1] + rng.normal(size=(200, 4, 4)) / 2)
     vae = ConvVAE(
         latent_dim,
         filters=4,
         hidden_layers=1,
-        epochs=100,
+        epochs=25,
+        learning_rate=0.01,
         likelihood=likelihood,
-        random_state=0,
-    ).fit(X)
-    axis = np.linspace(-7, 7, 701 if latent_dim == 1 else 281)
-    z = np.stack(np.meshgrid(*[axis] * latent_dim), axis=-1).reshape(-1, latent_dim)
-    means = vae.inverse_transform(z).astype(float).reshape(len(z), 16)
-    rows = X.reshape(30, 16)
-    if likelihood == "bernoulli":
-        log_likelihood = rows @ np.log(means).T + (1 - rows) @ np.log(1 - means).T
-    else:
-        scale = np.sqrt(vae.noise_variance_)
-        log_likelihood = np.array(
-            [stats.norm.logpdf(row, means, scale).sum(axis=1) for row in rows]
-        )
-    log_prior = stats.norm.logpdf(z).sum(axis=1) + latent_dim * np.log(
-        axis[1] - axis[0]
     )
-    expected = logsumexp(log_likelihood + log_prior, axis=1)
-    scores = vae.score_samples(X, n_draws=2000)
-    assert np.mean(scores) == pytest.approx(np.mean(expected), abs=0.05)
-    np.testing.assert_allclose(scores, expected, atol=0.5)
-    # Fewer draws bound it from below, in expectation.
-    for n_draws in (1, 8, 64):
-        excess = vae.score_samples(X, n_draws=n_draws) - expected
-        assert excess.mean() < 3 * excess.std() / np.sqrt(len(X))
+    excess = np.empty((20, 4))
+    for seed in range(20):
+        vae.set_params(random_state=seed).fit(X)
+        expected = log_density_by_quadrature(vae, X, likelihood)
+        excess[seed] = [
+            np.mean(vae.score_samples(X[rows], n_draws=n) - expected[rows])
+            for n, rows in [(1, ...), (8, ...), (64, ...), (2000, slice(0, 50))]
+        ]
+    standard_error = excess.std(axis=0, ddof=1) / np.sqrt(20)
+    assert np.all(excess.mean(axis=0) <= 3 * standard_error)
+    assert abs(excess[:, -1].mean()) < 0.05
 
 
-def test_draws_are_standard_normal_and_independent_between_rows():
-    X = RNG.random((400, 64))
-    draws = row_draws(seed=3, n_draws=8, n_pixels=64, latent_dim=4)
-    shift = X @ draws.projection + draws.offset
-    z = ndtri((draws.points + shift[:, None]) % 1)  # (400, 8, 4)
-    assert stats.kstest(z[:, 0].ravel(), "norm").pvalue > 0.01
-    between = np.corrcoef(z.reshape(400, -1))[np.triu_indices(400, 1)]
-    assert abs(between.mean()) < 4 * between.std() / np.sqrt(len(between))
-    # In each dimension the points of a row have one in each of 8 equal intervals.
-    assert np.array_equal(np.sort(np.floor(draws.points * 8), axis=0)[:, 0], range(8))
+def test_more_draws_give_higher_scores():
+    """As the posterior that a normal distribution stands for is not normal."""
+    vae = ConvVAE(8, filters=16, hidden_layers=2, epochs=60, random_state=0)
+    X = load_digits().images / 16
+    vae.fit(X[:600])
+    scores = [vae.score_samples(X[600:900], n_draws=n) for n in (1, 8, 64, 512)]
+    rises = np.diff(scores, axis=0)  # (3, 300)
+    assert np.all(rises.mean(axis=1) > 3 * rises.std(axis=1) / np.sqrt(300))
+
+
+def graph_draws(images, n_draws, seed=3, latent_dim=4):
+    """The engine's draws for images (n, H, W, C): (n, n_draws, latent_dim)."""
+    from skvae import engine
+
+    draws = row_draws(seed, n_draws, images[0].size, latent_dim)
+    shift = engine._shift(images.astype(np.float32), draws)
+    return engine._normal_draws(draws.points, shift).numpy()
+
+
+@pytest.mark.parametrize("kind", ["digits", "noise", "nearly the same"])
+def test_draws_are_standard_normal_and_independent_between_rows(kind):
+    images = load_digits().images[:1500, ..., None] / 16
+    if kind == "noise":
+        images = RNG.random(images.shape)
+    if kind == "nearly the same":
+        images = images[:1] + RNG.random(images.shape) / 100
+    z = graph_draws(images, n_draws=8)
+    for k, j in itertools.product(range(8), range(4)):
+        # One draw of all rows; neighbouring rows, and in digits the same digits.
+        column = z[:, k, j]
+        assert stats.kstest(column, "norm").pvalue > 1e-4
+        for lag in (1, 10):
+            assert stats.pearsonr(column[lag:], column[:-lag]).pvalue > 1e-4
+            pairs = np.histogram2d(
+                *(stats.norm.cdf(c) for c in (column[lag:], column[:-lag])), bins=5
+            )
+            assert stats.chisquare(pairs[0].ravel()).pvalue > 1e-4
+    # Dimensions are independent of each other, too.
+    correlation = np.corrcoef(z.reshape(-1, 4).T)[np.triu_indices(4, 1)]
+    assert np.all(np.abs(correlation) < 0.05)
+    # In each dimension a row has one draw in each of 8 intervals of equal mass.
+    ordered = np.sort(stats.norm.cdf(z[0]), axis=0)
+    np.testing.assert_allclose(np.diff(ordered, axis=0), 1 / 8, atol=1e-9)
+
+
+def test_another_seed_draws_something_else(images):
+    first, second = (graph_draws(images[..., None], 8, seed=s) for s in (0, 1))
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
 
 
 def test_a_score_depends_on_the_row_alone(fitted, images):
@@ -111,7 +204,14 @@ def test_a_score_depends_on_the_row_alone(fitted, images):
     assert len(set(scores)) == len(scores)
 
 
-def test_memory_bounding_chunks_change_nothing(images, monkeypatch):
+def test_batches_do_not_change_a_score(fitted, images, monkeypatch):
+    scores = fitted.score_samples(images)
+    for size in (1, 7, 64):
+        monkeypatch.setattr("skvae.inference._BATCH_PIXELS", 64 * size)
+        np.testing.assert_allclose(fitted.score_samples(images), scores, atol=1e-4)
+
+
+def test_chunks_of_draws_do_not_change_a_score(images, monkeypatch):
     scores = ConvVAE(**TINY).fit(images).score_samples(images, n_draws=50)
     from skvae import engine
 
@@ -122,12 +222,43 @@ def test_memory_bounding_chunks_change_nothing(images, monkeypatch):
     np.testing.assert_allclose(chunked, scores, rtol=1e-6)
 
 
+def test_points_that_come_round_again_are_turned_further(images, monkeypatch):
+    """Many draws hold no more points than a few, and estimate as well."""
+    vae = ConvVAE(8, filters=8, hidden_layers=2, epochs=30, random_state=0).fit(images)
+    scores = vae.score_samples(images, n_draws=2048)
+    few = vae.score_samples(images, n_draws=32)
+    monkeypatch.setattr("skvae.draws._MAX_POINTS", 32)
+    assert row_draws(0, 2048, 64, 8).points.shape == (32, 8)
+    turned = vae.score_samples(images, n_draws=2048)
+    # The same 32 draws over and over would score as 32 draws do.
+    assert np.mean((turned - scores) ** 2) < 0.2 * np.mean((few - scores) ** 2)
+    assert turned.mean() - few.mean() > 0.9 * (scores.mean() - few.mean())
+
+
 @pytest.mark.parametrize("likelihood", ["gaussian", "mse"])
-def test_scores_are_densities_in_the_callers_units(images, likelihood):
-    scores = ConvVAE(**TINY, likelihood=likelihood).fit(images).score_samples(images)
-    scaled = ConvVAE(**TINY, likelihood=likelihood).fit(images * 8 + 1)
+@pytest.mark.parametrize(
+    ("rescale", "log_factor"),
+    [
+        (lambda X: X * 1000.0, np.log(1000)),
+        (lambda X: X * 1e-3 + 5.0, np.log(1e-3)),
+        (lambda X: np.round(X * 255).astype(np.uint8), np.log(255)),
+    ],
+    ids=["x 1000", "x 0.001 + 5", "uint8"],
+)
+def test_scores_are_densities_in_the_callers_units(likelihood, rescale, log_factor):
+    """The same weights on rescaled images: a density falls by the factor a pixel."""
+    X = np.round(load_digits().images[:100] / 16 * 255) / 255
+    vae = ConvVAE(**{**TINY, "epochs": 20}, likelihood=likelihood).fit(X)
+    scaled = clone(vae).fit(rescale(X))
+    scaled.weights_ = vae.weights_
+    width = np.ptp(scaled.value_range_)
+    assert width == pytest.approx(np.exp(log_factor))
+    scaled.noise_variance_ = vae.noise_variance_ * width**2
     np.testing.assert_allclose(
-        scaled.score_samples(images * 8 + 1), scores - 64 * np.log(8), rtol=1e-3
+        scaled.score_samples(rescale(X)),
+        vae.score_samples(X) - 64 * log_factor,
+        rtol=0,
+        atol=1e-3,
     )
 
 
