@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from helpers import TINY, assert_same_fit, counted_traces
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 
 from skvae import ConvVAE
 from skvae.draws import Stream, stream
@@ -423,28 +421,6 @@ print(memory[59] / memory[14], after_three == counts, counts["built"])
     growth, is_flat, n_built = printed.split()
     assert abs(float(growth) - 1) < 0.05
     assert (is_flat, n_built) == ("True", "3")
-
-
-def test_digits_are_better_compressed_than_by_pca(digits):
-    X_train, X_test, y_train, y_test = digits
-    pca = PCA(8, random_state=0).fit(X_train)
-    classifier = LogisticRegression(max_iter=5000)
-
-    def judge(model):
-        z = model.transform(X_test)
-        error = np.mean((model.inverse_transform(z) - X_test) ** 2)
-        classifier.fit(model.transform(X_train), y_train)
-        return error, classifier.score(z, y_test)
-
-    parameters = {"filters": 32, "hidden_layers": 2, "epochs": 60}
-    fits = [
-        judge(ConvVAE(8, **parameters, random_state=seed).fit(X_train))
-        for seed in range(3)
-    ]
-    error, accuracy = np.median(fits, axis=0)
-    pca_error, pca_accuracy = judge(pca)
-    assert error <= 0.75 * pca_error
-    assert accuracy >= pca_accuracy
 
 
 def test_graph_dtypes_hold_the_values():
