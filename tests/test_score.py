@@ -230,6 +230,8 @@ def test_points_that_come_round_again_are_turned_further(images, monkeypatch):
     monkeypatch.setattr("skvae.draws._MAX_POINTS", 32)
     assert row_draws(0, 2048, 64, 8).points.shape == (32, 8)
     turned = vae.score_samples(images, n_draws=2048)
+    # 33 draws are 33, not two rounds of 32.
+    assert abs(np.mean(vae.score_samples(images, n_draws=33) - few)) < 0.3
     # The same 32 draws over and over would score as 32 draws do.
     assert np.mean((turned - scores) ** 2) < 0.2 * np.mean((few - scores) ** 2)
     assert turned.mean() - few.mean() > 0.9 * (scores.mean() - few.mean())
