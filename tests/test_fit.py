@@ -195,7 +195,7 @@ def test_latent_kl_is_the_mean_over_the_training_rows(images):
     np.testing.assert_allclose(vae.latent_kl_, expected, rtol=1e-4)
 
 
-def elbo_by_hand(vae, X, rng, n_draws=2000):
+def elbo_by_hand(vae, X, rng, n_draws=300):
     """Monte Carlo in numpy over the fitted encoder and decoder, float64."""
     z_mean, z_log_var = (a.astype(float) for a in vae.posterior(X))
     n_pixels = X[0].size
