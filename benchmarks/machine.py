@@ -1,0 +1,33 @@
+"""What a benchmark ran on, as comment lines for the top of its csv."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("skvae", "tensorflow", "keras", "scikit-learn", "numpy", "torch", "pythae")
+
+
+def machine_lines() -> list[str]:
+    """Date, processor and versions, one "# name: value" a line."""
+    facts = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+    return [f"# {name}: {value}" for name, value in facts.items()]
+
+
+def _processor() -> str:
+    """Model of the processor; Linux alone says more than the architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
