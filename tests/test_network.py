@@ -114,6 +114,13 @@ def test_starting_weights_have_the_stated_variance():
         2 / (64 * 9 / 4), rel=0.05
     )
     assert all(not w.any() for path, w in weights.items() if path.endswith("bias"))
+    # Few numbers each, hence of many seeds: 9 inputs but for padding, 8 filters.
+    for path, variance in [
+        ("encoder_conv_0/kernel", 0.5 / 9),
+        ("decoder_output/kernel", 1 / (8 * 9)),
+    ]:
+        kernels = [initial_weights(GUIDE, stream(s, 0))[path] for s in range(50)]
+        assert np.var(kernels) == pytest.approx(variance, rel=0.06)
 
 
 @pytest.mark.parametrize("image_shape", [(8, 8, 1), (5, 7, 3)])
@@ -125,8 +132,15 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     x = rng.random((6, *image_shape), dtype=np.float32)
     with engine.leased_trainer(architecture, "adam") as trainer:
         trainer.load(architecture.pack(weights), 0.5, [], learning_rate=1e-3)
-        reconstruction, kl = trainer.train_block(
-            x, 0.0, 1.0, beta=1.0, batch_size=6, noise_seed=7, first_step=0
+        loss, reconstruction, kl = trainer.train_block(
+            x,
+            0.0,
+            1.0,
+            kl_weight=1.0,
+            free_bits=0.0,
+            batch_size=6,
+            noise_seed=7,
+            first_step=0,
         )
     import tensorflow as tf
 
@@ -141,3 +155,4 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     )
     assert reconstruction / 6 == pytest.approx(guides_reconstruction, rel=1e-5)
     assert kl / 6 == pytest.approx(np.mean(guides_kl), rel=1e-5)
+    assert loss == pytest.approx(reconstruction + kl, rel=1e-5)
