@@ -53,7 +53,8 @@ def collapse_message(
 def _remedies(parameters: Mapping[str, Any], n_epochs: int) -> list[str]:
     """The changes of parameters that can help, the likeliest first."""
     remedies = []
-    if n_epochs <= _FEW_EPOCHS and not parameters["early_stopping"]:
+    are_epochs_few = n_epochs <= _FEW_EPOCHS and not parameters["early_stopping"]
+    if are_epochs_few:
         remedies.append(f"more epochs than {n_epochs}")
     if parameters["likelihood"] == "mse":
         remedies.append(
@@ -66,11 +67,12 @@ def _remedies(parameters: Mapping[str, Any], n_epochs: int) -> list[str]:
     is_kl_too_dear = parameters["likelihood"] == "mse" or parameters["beta"] > 1
     if is_kl_too_dear:
         remedies.append(f"a lower beta than {parameters['beta']:g}")
-    elif parameters["kl_warmup_epochs"] == 0:
+    elif parameters["kl_warmup_epochs"] == 0 and not are_epochs_few:
         remedies.append(
-            f"kl_warmup_epochs={max(1, parameters['epochs'] // 4)}, which lets the "
-            f"decoder get used to the latents first"
+            f"kl_warmup_epochs={max(1, n_epochs // 4)}, which lets the decoder get "
+            f"used to the latents first"
         )
-    if parameters["free_bits"] == 0:
-        remedies.append("free_bits=0.25, which keeps every dimension at that many nats")
+    free_bits = parameters["free_bits"]
+    value = "free_bits=0.25" if free_bits == 0 else f"more free_bits than {free_bits:g}"
+    remedies.append(f"{value}, which keeps every dimension at that many nats")
     return remedies

@@ -65,7 +65,11 @@ def test_the_warning_counts_what_is_alive():
         ({"likelihood": "mse"}, ["likelihood='gaussian'", "beta than 1"], []),
         ({"likelihood": "bernoulli"}, ["likelihood='gaussian', unless"], ["beta"]),
         ({"kl_warmup_epochs": 3}, ["free_bits"], ["kl_warmup_epochs"]),
-        ({"free_bits": 0.1}, ["kl_warmup_epochs"], ["free_bits"]),
+        (
+            {"free_bits": 0.1, "kl_warmup_epochs": 3},
+            ["more free_bits than 0.1"],
+            ["free_bits=", "kl_warmup_epochs"],
+        ),
     ],
 )
 def test_the_remedies_fit_the_parameters(parameters, named, not_named):
@@ -80,6 +84,7 @@ def test_few_epochs_are_named_unless_early_stopping_chose_them():
         vae = ConvVAE(early_stopping=early_stopping)
         message = collapse_message(np.zeros(4), vae.get_params(), n_epochs=5)
         assert ("more epochs than 5" in message) == (not early_stopping)
+        assert ("kl_warmup_epochs" in message) == early_stopping
 
 
 def test_a_warning_made_an_error_loses_nothing_that_was_fitted(images):
