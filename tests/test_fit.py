@@ -398,6 +398,7 @@ def test_a_second_fit_of_an_architecture_builds_and_traces_nothing(images):
             (floats > 0.5, 1, 2),
         ]:
             vae.set_params(learning_rate=0.01, beta=0.5, random_state=batch_size)
+            vae.set_params(kl_warmup_epochs=batch_size, free_bits=0.1 * batch_size)
             use(X, batch_size, n_draws)
     assert counts == {"built": 0, "traced": 0}
 
