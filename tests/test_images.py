@@ -154,17 +154,17 @@ def test_value_range_is_what_the_network_sees_as_the_unit_interval(images):
 def test_doubtful_guesses_warn_with_the_remedy(shape, remedy):
     X = RNG.random(shape)
     with pytest.warns(UserWarning, match=remedy):
-        ConvVAE(2, filters=2, epochs=1).fit(X)
+        ConvVAE(2, filters=2).partial_fit(X)
     shape_as_guessed = shape[1:] if len(shape) == 4 else (1, shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ConvVAE(2, filters=2, epochs=1, input_shape=shape_as_guessed).fit(X)
+        ConvVAE(2, filters=2, input_shape=shape_as_guessed).partial_fit(X)
 
 
 def test_bernoulli_clips_with_one_warning(images):
     vae = ConvVAE(**TINY, likelihood="bernoulli", value_range=(0, 0.5))
     with pytest.warns(UserWarning, match="clipped") as caught:
-        vae.fit(images)
+        vae.partial_fit(images)
     assert len(caught) == 1
     with pytest.warns(UserWarning, match="clipped"):
         z = vae.transform(images)

@@ -24,10 +24,16 @@ def skvae_command(tmp_path):
     return run
 
 
+def warned(completed):
+    """Lines on stderr, but for what two epochs deserve."""
+    lines = completed.stderr.splitlines()
+    return [x for x in lines if not x.startswith("skvae: The posterior has collapsed")]
+
+
 def test_digits_are_fitted_compared_drawn_and_saved(skvae_command, tmp_path):
     completed = skvae_command(*QUICK)
     assert completed.returncode == 0
-    assert completed.stderr == ""
+    assert warned(completed) == []
     lines = completed.stdout.splitlines()
     assert "1347 images to train on, 450 held out" in lines[0]
     assert [line[:10] for line in lines[1:]] == [
@@ -56,7 +62,7 @@ def test_ones_own_images(skvae_command, tmp_path, shape, dtype):
         completed = skvae_command(
             name, "--model", "m.joblib", "--picture", "p.png", *QUICK
         )
-        assert completed.stderr == ""
+        assert warned(completed) == []
         assert ("accuracy" in completed.stdout) == has_accuracy
         vae = joblib.load(tmp_path / "m.joblib")
         assert vae.sample().shape == (1, *shape[1:])
@@ -66,10 +72,10 @@ def test_ones_own_images(skvae_command, tmp_path, shape, dtype):
 def test_rows_of_colour_images(skvae_command, tmp_path):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((40, 192)))
     completed = skvae_command("rows.npy", *QUICK)
-    assert completed.stderr.startswith("skvae: X has 192 columns")
-    assert len(completed.stderr.splitlines()) == 1
+    (line,) = warned(completed)
+    assert line.startswith("skvae: X has 192 columns")
     completed = skvae_command("rows.npy", "--input-shape", 8, 8, 3, *QUICK)
-    assert completed.stderr == ""
+    assert warned(completed) == []
     assert joblib.load(tmp_path / "skvae.joblib").input_shape_ == (8, 8, 3)
 
 
