@@ -21,11 +21,11 @@ ALIVE_KL = 0.1
 _COLLAPSED_PART = 0.25
 
 # Up to here dimensions may just not have come to life yet.
-_FEW_EPOCHS = 50
+_FEW_STEPS = 1000
 
 
 def collapse_message(
-    latent_kl: np.ndarray, parameters: Mapping[str, Any], n_epochs: int
+    latent_kl: np.ndarray, parameters: Mapping[str, Any], n_steps: int
 ) -> str | None:
     """What to tell the user, or None if enough latent dimensions are alive.
 
@@ -35,13 +35,13 @@ def collapse_message(
         Mean KL of each latent dimension, in nats.
     parameters : mapping
         The estimator's parameters.
-    n_epochs : int
-        Epochs trained.
+    n_steps : int
+        Steps that the optimizer has taken.
     """
     n_alive = int(np.count_nonzero(latent_kl > ALIVE_KL))
     if n_alive > _COLLAPSED_PART * len(latent_kl):
         return None
-    remedies = _remedies(parameters, n_epochs)
+    remedies = _remedies(parameters, n_steps)
     return (
         f"The posterior has collapsed: {n_alive} of {len(latent_kl)} latent dimensions "
         f"are alive (latent_kl_ above {ALIVE_KL} nats); the others say nothing about "
@@ -50,12 +50,15 @@ def collapse_message(
     )
 
 
-def _remedies(parameters: Mapping[str, Any], n_epochs: int) -> list[str]:
+def _remedies(parameters: Mapping[str, Any], n_steps: int) -> list[str]:
     """The changes of parameters that can help, the likeliest first."""
     remedies = []
-    are_epochs_few = n_epochs <= _FEW_EPOCHS and not parameters["early_stopping"]
-    if are_epochs_few:
-        remedies.append(f"more epochs than {n_epochs}")
+    are_steps_few = n_steps < _FEW_STEPS
+    if are_steps_few:
+        more = "" if parameters["early_stopping"] else "more epochs or "
+        remedies.append(
+            f"{more}a smaller batch_size, for there were only {n_steps} training steps"
+        )
     if parameters["likelihood"] == "mse":
         remedies.append(
             "likelihood='gaussian', which learns the noise variance that 'mse' fixes "
@@ -65,12 +68,11 @@ def _remedies(parameters: Mapping[str, Any], n_epochs: int) -> list[str]:
         remedies.append("likelihood='gaussian', unless the pixels are black or white")
     # Then it is not the way that training took, but where it leads to.
     is_kl_too_dear = parameters["likelihood"] == "mse" or parameters["beta"] > 1
-    if is_kl_too_dear:
+    if is_kl_too_dear and parameters["beta"] > 0:
         remedies.append(f"a lower beta than {parameters['beta']:g}")
-    elif parameters["kl_warmup_epochs"] == 0 and not are_epochs_few:
+    elif parameters["kl_warmup_epochs"] == 0 and not are_steps_few:
         remedies.append(
-            f"kl_warmup_epochs={max(1, n_epochs // 4)}, which lets the decoder get "
-            f"used to the latents first"
+            "kl_warmup_epochs, some tens, in which the decoder gets used to the latents"
         )
     free_bits = parameters["free_bits"]
     value = "free_bits=0.25" if free_bits == 0 else f"more free_bits than {free_bits:g}"

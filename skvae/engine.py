@@ -203,12 +203,12 @@ class Network:
     def _elbo_terms(
         self, images: Any, weights: Any, low: Any, span: Any, *row_draws: Any
     ) -> tuple[Any, Any]:
-        """Pixel error at one draw and KL of each image, (n,) each, float64."""
+        """Pixel error at the one draw and KL of each image, (n,) each, float64."""
         parts = self.unpack(weights)
         draws = RowDraws(*row_draws)
         images = self.scale(images, low, span)
         z_mean, z_log_var = self.posterior(parts, images)
-        epsilon = _normal_draws(draws.points[:1], _shift(images, draws))
+        epsilon = _normal_draws(draws.points, _shift(images, draws))
         epsilon = tf.cast(epsilon[:, 0], tf.float32)  # (n, latent_dim)
         z = z_mean + tf.exp(0.5 * z_log_var) * epsilon
         kl = tf.reduce_sum(objective.kl_divergence(z_mean, z_log_var), axis=1)
@@ -366,7 +366,7 @@ class Trainer:
         kl_weight : float
             Weight of the KL in the loss.
         free_bits : float
-            A latent dimension's KL, in nats, below which the loss does not fall.
+            Nats of a latent dimension's KL that cost nothing.
         batch_size : int
             Images a step; the last batch of the block may be shorter.
         noise_seed, first_step : int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import asdict
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -24,7 +23,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skvae.architecture import OPTIMIZERS, Architecture
 from skvae.collapse import collapse_message
 from skvae.draws import Stream, stream
-from skvae.exceptions import PosteriorCollapseWarning
+from skvae.exceptions import PosteriorCollapseWarning, warn_user
 from skvae.images import (
     ImageLayout,
     auto_value_range,
@@ -115,7 +114,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         What `sample` draws latents from. None draws from their prior. An estimator
         with `fit` and `sample`, such as scikit-learn's GaussianMixture or
         KernelDensity, is cloned and fitted on a draw from the posterior of each
-        training image [6]_. Scores never use it.
+        training image [6]_. Its `sample` is to take a `random_state`, or to follow the
+        parameter of that name. Scores never use it.
     warm_start : bool, default=False
         Whether `fit` trains `epochs` more epochs from where the last one ended.
     random_state : int, RandomState instance or None, default=None
@@ -146,7 +146,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     noise_variance_ : float
         Variance of a pixel around its decoded mean, in the caller's units; at least
         1e-6 of the squared width of the value range. With early stopping it is that
-        of the validation images. Absent for "bernoulli".
+        of the validation images, of which there should be some tens. Absent for
+        "bernoulli".
     latent_kl_ : ndarray of shape (latent_dim,)
         Mean KL of each latent feature over the training images, in nats. A feature
         near 0 is not in use.
@@ -216,7 +217,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "n_iter_no_change": [_COUNT],
         "tol": [_NOT_NEGATIVE],
         "value_range": [StrOptions({"auto"}), tuple, list],
-        "sampler": [HasMethods(["fit", "sample", "get_params"]), None],
+        "sampler": [HasMethods(["fit", "sample", "set_params"]), None],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -296,12 +297,14 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ValueError, TypeError
             If X is not finite, numeric and dense, if its shape contradicts
             `input_shape` or, with `warm_start`, what was fitted before, or if
-            training diverges. The estimator is then as it was before.
+            training diverges. The estimator is then as it was before, as it is after
+            an error from the sampler.
 
         Warns
         -----
         skvae.exceptions.PosteriorCollapseWarning
-            If no more than a quarter of the latent features are in use.
+            If no more than a quarter of the latent features are in use. What was
+            fitted is kept, even where warnings are made errors.
         """
         is_continued = self.warm_start and hasattr(self, "weights_")
         self._fit(X, X_val, self.epochs, is_continued=is_continued)
@@ -323,8 +326,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Train for one more epoch, on X.
 
         The first call fixes layout and value range. k calls with the same X give the
-        same bits as `fit` with ``epochs=k``, but no warning of a collapsed posterior:
-        see `latent_kl_`.
+        same bits as `fit` with ``epochs=k``, but no warning of a collapsed posterior.
+        `latent_kl_` and `sampler_` are those of the last call's images.
 
         Parameters
         ----------
@@ -562,6 +565,12 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if X_val is not None and not self.early_stopping:
             msg = "X_val is what early stopping watches: set early_stopping=True."
             raise ValueError(msg)
+        if isinstance(self.sampler, type):
+            msg = (
+                f"sampler must be an estimator, got the class {self.sampler.__name__}. "
+                f"Write sampler={self.sampler.__name__}()."
+            )
+            raise TypeError(msg)
         sampler = None if self.sampler is None else clone(self.sampler)
         # What scikit-learn records of X goes to another estimator at first.
         recorder = self if is_continued else ConvVAE()
@@ -646,10 +655,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _warn_of_collapse(self) -> None:
         parameters = self.get_params(deep=False)
-        message = collapse_message(self.latent_kl_, parameters, self.n_iter_)
+        # The optimizer's first variable counts its steps.
+        n_steps = int(self._state["optimizer_arrays"][0])
+        message = collapse_message(self.latent_kl_, parameters, n_steps)
         if message:
-            # The line that called fit, behind scikit-learn's decorator.
-            warnings.warn(message, PosteriorCollapseWarning, stacklevel=4)
+            warn_user(message, PosteriorCollapseWarning)
 
     def _fit_layout(self, shape: tuple[int, ...], *, is_continued: bool) -> ImageLayout:
         """Layout to fit with: that of X, or the earlier fit's."""
@@ -786,12 +796,10 @@ def _warn_of_clipping(
     if architecture.likelihood != "bernoulli":
         return
     if images.min() < low or images.max() > high:
-        warnings.warn(
+        warn_user(
             f"likelihood='bernoulli' is for values within the value range "
             f"{value_range}: values of X outside of it are clipped. Set value_range, "
-            f"or use likelihood='gaussian'.",
-            UserWarning,
-            stacklevel=4,
+            f"or use likelihood='gaussian'."
         )
 
 

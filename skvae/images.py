@@ -7,12 +7,13 @@ rows of pixels, grey images or images with channels, in units and dtypes of thei
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
+
+from skvae.exceptions import warn_user
 
 _LAYOUT_NAMES = {
     2: "rows of pixels (n, H*W*C)",
@@ -138,12 +139,10 @@ def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(caller_shape) > 1:
         height, width, channels = (*caller_shape, 1)[:3]
         if len(caller_shape) == 3 and height in (1, 3, 4) and channels > 4:
-            warnings.warn(
+            warn_user(
                 f"X is taken for images of {height} x {width} pixels with {channels} "
                 f"channels. If its channels come first, give X.transpose(0, 2, 3, 1); "
                 f"if they come last, set input_shape={caller_shape} to confirm it.",
-                UserWarning,
-                stacklevel=2,
             )
         return height, width, channels
     (n_columns,) = caller_shape
@@ -152,13 +151,11 @@ def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
         return side, side, 1
     side = math.isqrt(n_columns // 3)
     if 3 * side**2 == n_columns and side >= _MIN_COLOUR_SIDE:
-        warnings.warn(
+        warn_user(
             f"X has {n_columns} columns, taken for strips of 1 x {n_columns} pixels. "
             f"If they are colour images of {side} x {side} pixels, set "
             f"input_shape=({side}, {side}, 3); if they are strips, set "
             f"input_shape=(1, {n_columns}) to confirm it.",
-            UserWarning,
-            stacklevel=2,
         )
     return 1, n_columns, 1
 

@@ -12,6 +12,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_array
 
 from skvae.draws import Stream, stream
 
@@ -35,7 +36,14 @@ def fit_sampler(
     states = _random_states(sampler)
     unset = sorted(name for name, value in states.items() if value is None)
     sampler.set_params(**{name: _new_seed(rng) for name in unset})
-    return sampler.fit(z)
+    try:
+        sampler.fit(z)
+    except Exception as error:
+        error.add_note(
+            f"raised while sampler={sampler!r} was fitted on {len(z)} latents"
+        )
+        raise
+    return sampler
 
 
 def draw_latents(
@@ -49,7 +57,7 @@ def draw_latents(
     Raises
     ------
     ValueError
-        If the sampler gives anything else.
+        If the sampler gives anything else, or values that are not finite.
     """
     if "random_state" in inspect.signature(sampler.sample).parameters:
         drawn = sampler.sample(n_samples, random_state=_new_seed(rng))
@@ -59,11 +67,12 @@ def draw_latents(
         sampler.set_params(**{name: _new_seed(rng) for name in names})
         drawn = sampler.sample(n_samples)
     # GaussianMixture gives the components, too.
-    z = np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn, dtype=np.float32)
-    if z.shape != (n_samples, latent_dim) or not np.isfinite(z).all():
+    latents = drawn[0] if isinstance(drawn, tuple) and drawn else drawn
+    z = check_array(latents, dtype=np.float32, input_name="what sampler_ drew")
+    if z.shape != (n_samples, latent_dim):
         msg = (
-            f"{sampler!r} drew an array of shape {z.shape}, or values that are not "
-            f"finite; expected finite latents of shape {(n_samples, latent_dim)}."
+            f"{sampler!r} drew an array of shape {z.shape}; expected latents of shape "
+            f"{(n_samples, latent_dim)}."
         )
         raise ValueError(msg)
     return z

@@ -248,8 +248,10 @@ class _EarlyStopping:
 
     The loss is the negative evidence lower bound (beta = 1) of the validation images,
     with one draw an image, always the same, and with the noise variance that suits
-    these images best. The one that suits the training images is too small for others:
-    it would charge a network's overfitting twice, and stop it too soon.
+    these images best (if one is learned). The one that suits the training images is too
+    small for others: it would charge overfitting twice, and stop too soon. While the
+    KL's weight still rises, the newest epoch is the best: the loss would prefer one
+    with less weight than was asked for.
     """
 
     def __init__(
@@ -265,24 +267,25 @@ class _EarlyStopping:
         self._data = data
         self._images = images
         self._n_epochs_without_gain = 0
-        self.best = start
-        self._best_loss, self.noise_variance = self._loss(start)
-        if not start.n_epochs:
-            # A new network is no candidate, whatever its loss.
-            self._best_loss = math.inf
+        self.best, self.noise_variance = start, start.noise_variance
+        self._best_loss = math.inf
+        # A new network is no candidate, whatever its loss, nor is one whose KL does not
+        # yet weigh what it should.
+        if start.n_epochs > settings.kl_warmup_epochs:
+            self._best_loss, self.noise_variance = self._loss(start)
 
     def watch(self, progress: Progress) -> float:
         """Take another epoch into account; its validation loss."""
         loss, noise_variance = self._loss(progress)
         _check_finite(loss, progress.n_epochs - 1)
-        is_warming_up = progress.n_epochs < self._settings.kl_warmup_epochs
+        is_warming_up = progress.n_epochs <= self._settings.kl_warmup_epochs
         if is_warming_up or loss < self._best_loss - self._settings.tol:
             self._n_epochs_without_gain = 0
         else:
             self._n_epochs_without_gain += 1
-        if loss < self._best_loss:
-            self.best, self._best_loss = progress, loss
-            self.noise_variance = noise_variance
+        if is_warming_up or loss < self._best_loss:
+            self.best, self.noise_variance = progress, noise_variance
+            self._best_loss = math.inf if is_warming_up else loss
         return loss
 
     @property

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from helpers import TINY
 from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from skvae import ConvVAE
 from skvae.collapse import collapse_message
@@ -46,11 +49,11 @@ def test_the_warning_counts_what_is_alive():
     parameters = ConvVAE().get_params()
     for n_alive, is_collapsed in [(0, True), (1, True), (2, True), (3, False)]:
         latent_kl = np.where(np.arange(8) < n_alive, 0.5, 0.01)
-        message = collapse_message(latent_kl, parameters, n_epochs=100)
+        message = collapse_message(latent_kl, parameters, n_steps=10**4)
         assert (message is not None) == is_collapsed
         if message:
             assert f"{n_alive} of 8 latent dimensions are alive" in message
-    assert collapse_message(np.array([0.2]), parameters, 100) is None
+    assert collapse_message(np.array([0.2]), parameters, 10**4) is None
 
 
 @pytest.mark.parametrize(
@@ -58,11 +61,12 @@ def test_the_warning_counts_what_is_alive():
     [
         (
             {},
-            ["kl_warmup_epochs=25", "free_bits=0.25"],
-            ["epochs than", "beta", "likelihood"],
+            ["kl_warmup_epochs", "free_bits=0.25"],
+            ["more epochs", "beta", "likelihood"],
         ),
         ({"beta": 4}, ["a lower beta than 4"], ["likelihood", "kl_warmup"]),
         ({"likelihood": "mse"}, ["likelihood='gaussian'", "beta than 1"], []),
+        ({"likelihood": "mse", "beta": 0}, ["likelihood='gaussian'"], ["beta than"]),
         ({"likelihood": "bernoulli"}, ["likelihood='gaussian', unless"], ["beta"]),
         ({"kl_warmup_epochs": 3}, ["free_bits"], ["kl_warmup_epochs"]),
         (
@@ -74,17 +78,45 @@ def test_the_warning_counts_what_is_alive():
 )
 def test_the_remedies_fit_the_parameters(parameters, named, not_named):
     vae = ConvVAE(**parameters)
-    message = collapse_message(np.zeros(4), vae.get_params(), n_epochs=100)
+    message = collapse_message(np.zeros(4), vae.get_params(), n_steps=10**4)
     assert [name for name in named if name not in message] == []
     assert [name for name in not_named if name in message] == []
 
 
-def test_few_epochs_are_named_unless_early_stopping_chose_them():
+def test_few_steps_are_named_with_what_makes_them_more():
     for early_stopping in (False, True):
         vae = ConvVAE(early_stopping=early_stopping)
-        message = collapse_message(np.zeros(4), vae.get_params(), n_epochs=5)
-        assert ("more epochs than 5" in message) == (not early_stopping)
-        assert ("kl_warmup_epochs" in message) == early_stopping
+        message = collapse_message(np.zeros(4), vae.get_params(), n_steps=150)
+        assert "a smaller batch_size, for there were only 150" in message
+        assert ("more epochs" in message) == (not early_stopping)
+        assert "kl_warmup_epochs" not in message
+
+
+def test_few_images_need_more_steps(digits):
+    X = digits[0][:50]
+    with pytest.warns(PosteriorCollapseWarning, match="only 100 training steps"):
+        ConvVAE(random_state=0).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vae = ConvVAE(random_state=0, batch_size=8).fit(X)
+    assert np.count_nonzero(vae.latent_kl_ > 0.1) > 1
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda vae, X: vae.fit(X),
+        lambda vae, X: vae.fit_transform(X),
+        lambda vae, X: make_pipeline(vae, PCA(1)).fit(X),
+        lambda vae, X: GridSearchCV(vae, {"beta": [1.0]}, cv=2).fit(X),
+    ],
+    ids=["fit", "fit_transform", "pipeline", "search"],
+)
+def test_the_warning_names_the_users_line(images, fit):
+    vae = ConvVAE(**TINY, likelihood="mse")
+    with pytest.warns(PosteriorCollapseWarning) as caught:
+        fit(vae, images)
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_a_warning_made_an_error_loses_nothing_that_was_fitted(images):

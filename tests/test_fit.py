@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers import TINY, assert_same_fit, counted_traces
+from sklearn.datasets import load_digits
 
 from skvae import ConvVAE
 from skvae.draws import Stream, stream
@@ -478,7 +479,23 @@ def test_early_stopping_waits_for_the_end_of_the_warm_up(images):
     parameters = {**TINY, "early_stopping": True, "n_iter_no_change": 2, "epochs": 30}
     still = {**parameters, "learning_rate": 1e-30}
     assert ConvVAE(**still).fit(images).n_iter_ == 3
-    assert ConvVAE(**still, kl_warmup_epochs=8).fit(images).n_iter_ == 9
+    assert ConvVAE(**still, kl_warmup_epochs=8).fit(images).n_iter_ == 8 + 3
+
+
+def test_the_best_epoch_is_none_of_the_warm_up():
+    """With beta = 8 the loss (beta = 1) is lowest where the KL weighs less."""
+    X = load_digits().images[:300] / 16  # of which 270 make 17 steps an epoch
+    parameters = {**TINY, "latent_dim": 4, "filters": 8, "learning_rate": 5e-3}
+    parameters |= {"beta": 8.0, "early_stopping": True, "kl_warmup_epochs": 30}
+    vae = ConvVAE(**{**parameters, "epochs": 45}).fit(X)
+    assert np.argmin(vae.history_["val_loss"]) < 30
+    steps, *_ = vae._state["optimizer_arrays"]
+    assert steps > 30 * 17
+    # Training that ends within the warm-up gives its last epoch.
+    vae = ConvVAE(**{**parameters, "epochs": 25}).fit(X)
+    assert np.argmin(vae.history_["val_loss"]) < 24
+    steps, *_ = vae._state["optimizer_arrays"]
+    assert steps == 25 * 17
 
 
 def test_with_early_stopping_the_noise_variance_is_that_of_the_validation_images(

@@ -166,6 +166,7 @@ def test_bernoulli_clips_with_one_warning(images):
     with pytest.warns(UserWarning, match="clipped") as caught:
         vae.partial_fit(images)
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="clipped"):
         z = vae.transform(images)
     np.testing.assert_array_equal(z, vae.transform(np.minimum(images, 0.5)))

@@ -25,8 +25,7 @@ class Recorder(BaseEstimator):
     """Keeps what it is fitted on, and draws it again."""
 
     def fit(self, X):
-        self.X_ = X
-        return self
+        self.X_ = X  # and returns nothing: fitted it is all the same
 
     def sample(self, n_samples=1):
         return self.X_[:n_samples]
@@ -142,7 +141,7 @@ def test_clone_search_and_file(images, tmp_path):
 @pytest.mark.parametrize("sampler", [PCA(), 3, GaussianMixture, "gmm"])
 def test_what_is_no_sampler_is_an_error_before_training(images, sampler):
     vae = ConvVAE(**{**TINY, "epochs": 10**9}, sampler=sampler)
-    with pytest.raises((ValueError, TypeError), match=r"sampler|estimator"):
+    with pytest.raises((ValueError, TypeError), match="sampler"):
         vae.fit(images)
     assert not hasattr(vae, "weights_")
 
@@ -150,8 +149,9 @@ def test_what_is_no_sampler_is_an_error_before_training(images, sampler):
 def test_a_sampler_that_cannot_be_fitted_leaves_the_estimator(images):
     vae = ConvVAE(**TINY).fit(images)
     before = ConvVAE(**TINY).fit(images)
-    with pytest.raises(ValueError, match="n_components"):
+    with pytest.raises(ValueError, match="n_components") as caught:
         vae.set_params(sampler=GaussianMixture(500)).fit(images)
+    assert "sampler=GaussianMixture" in caught.value.__notes__[0]
     assert_same_fit(vae, before)
 
 
@@ -161,5 +161,5 @@ def test_a_sampler_that_draws_something_else_is_an_error(images):
     with pytest.raises(ValueError, match=r"shape \(5, 3\).*\(5, 2\)"):
         vae.sample(5)
     vae.sampler_.X_ = np.full((70, 2), np.nan)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="sampler_ drew contains NaN"):
         vae.sample(5)
