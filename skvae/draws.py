@@ -16,8 +16,8 @@ import numpy as np
 # rounding of the same row moves its draws by some 1e-4 of a turn.
 _TURNS = 1024.0
 
-
-# More draws than this take the same points again, so that memory stays bounded.
+# More draws than this take the same points again, turned further, so that memory stays
+# bounded.
 _MAX_POINTS = 4096
 
 

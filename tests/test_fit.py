@@ -167,18 +167,18 @@ def test_beta_weighs_the_kl(images):
     assert kls[0] > kls[1] > kls[2]
 
 
+def drawn_error(vae, X, n_draws=100):
+    """Mean squared error of decoded draws from the posteriors of images."""
+    z_mean, z_log_var = (a.astype(float) for a in vae.posterior(X))
+    epsilons = np.random.default_rng(0).standard_normal((n_draws, *z_mean.shape))
+    z = z_mean + np.exp(z_log_var / 2) * epsilons
+    return np.mean([(vae.inverse_transform(draw) - X) ** 2 for draw in z])
+
+
 def test_noise_variance_follows_the_mean_squared_error(images):
     """At the end of long training it is the error of the drawn reconstructions."""
     vae = ConvVAE(**{**TINY, "epochs": 150, "learning_rate": 3e-3}).fit(images)
-    z_mean, z_log_var = vae.posterior(images)
-    rng = np.random.default_rng(0)
-    errors = [
-        np.mean(
-            (vae.inverse_transform(z_mean + np.exp(z_log_var / 2) * e) - images) ** 2
-        )
-        for e in rng.standard_normal((50, *z_mean.shape))
-    ]
-    assert vae.noise_variance_ == pytest.approx(np.mean(errors), rel=0.1)
+    assert vae.noise_variance_ == pytest.approx(drawn_error(vae, images), rel=0.1)
 
 
 def test_noise_variance_has_its_floor():
@@ -505,15 +505,7 @@ def test_with_early_stopping_the_noise_variance_is_that_of_the_validation_images
     parameters = {**TINY, "latent_dim": 8, "filters": 16, "learning_rate": 5e-3}
     vae = ConvVAE(**{**parameters, "epochs": 300}, early_stopping=True)
     vae.fit(X, X_val=X_val)
-    z_mean, z_log_var = (a.astype(float) for a in vae.posterior(X_val))
-    rng = np.random.default_rng(0)
-    errors = [
-        np.mean(
-            (vae.inverse_transform(z_mean + np.exp(z_log_var / 2) * e) - X_val) ** 2
-        )
-        for e in rng.standard_normal((100, *z_mean.shape))
-    ]
     # One draw an image stands behind it, hence some noise.
-    assert vae.noise_variance_ == pytest.approx(np.mean(errors), rel=0.1)
+    assert vae.noise_variance_ == pytest.approx(drawn_error(vae, X_val), rel=0.1)
     # Training goes on with its own, so that nothing of it hangs on the validation.
     assert vae._state["noise_variance"] < 0.9 * vae.noise_variance_
