@@ -283,7 +283,7 @@ class _EarlyStopping:
             self._n_epochs_without_gain = 0
         else:
             self._n_epochs_without_gain += 1
-        if is_warming_up or loss < self._best_loss:
+        if loss < self._best_loss:
             self.best, self.noise_variance = progress, noise_variance
             self._best_loss = math.inf if is_warming_up else loss
         return loss
