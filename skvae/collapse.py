@@ -14,7 +14,7 @@ import numpy as np
 
 # Mean KL in nats above which a latent dimension is alive. Used dimensions have 0.2 to 3
 # nats, unused ones less than 0.08 (digits, 15 settings).
-ALIVE_KL = 0.1
+_ALIVE_KL = 0.1
 
 # The posterior counts as collapsed if no larger part of the dimensions is alive. Many
 # more dimensions than the images need leave some unused, which does no harm.
@@ -38,13 +38,13 @@ def collapse_message(
     n_steps : int
         Steps that the optimizer has taken.
     """
-    n_alive = int(np.count_nonzero(latent_kl > ALIVE_KL))
+    n_alive = int(np.count_nonzero(latent_kl > _ALIVE_KL))
     if n_alive > _COLLAPSED_PART * len(latent_kl):
         return None
     remedies = _remedies(parameters, n_steps)
     return (
         f"The posterior has collapsed: {n_alive} of {len(latent_kl)} latent dimensions "
-        f"are alive (latent_kl_ above {ALIVE_KL} nats); the others say nothing about "
+        f"are alive (latent_kl_ above {_ALIVE_KL} nats); the others say nothing about "
         f"the image. Try {'; or '.join(remedies)}. Images that hardly differ from each "
         f"other need no latent dimensions."
     )

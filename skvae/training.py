@@ -301,9 +301,7 @@ class _EarlyStopping:
         if self._architecture.likelihood == "gaussian":
             mean_square = errors.mean() / self._architecture.n_pixels
             noise_variance = np.maximum(mean_square, engine.MIN_NOISE_VARIANCE)
-        normaliser = objective.normaliser(
-            self._architecture, np.float64(noise_variance)
-        )
+        normaliser = objective.normaliser(self._architecture, noise_variance)
         reconstruction = errors.mean() / (2.0 * noise_variance) + float(normaliser)
         loss = float(reconstruction + kl.mean()) + network.log_span
         return loss, float(noise_variance)
