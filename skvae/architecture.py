@@ -110,3 +110,20 @@ class Architecture:
             weights[path] = vector[start:stop].reshape(shape).copy()
             start = stop
         return weights
+
+
+def convolution_links(size: int, stride: int, kernel_size: int) -> np.ndarray:
+    """Which pixels a convolution joins along an axis.
+
+    With "same" padding as TensorFlow pads, the odd pixel behind.
+
+    Returns
+    -------
+    (kernel_size, size, ceil(size / stride)) of bool
+        Whether entry k of the kernel carries input pixel i to output pixel o.
+    """
+    n_outputs = math.ceil(size / stride)
+    padding = max((n_outputs - 1) * stride + kernel_size - size, 0)
+    starts = stride * np.arange(n_outputs) - padding // 2
+    inputs = np.add.outer(np.arange(kernel_size), starts)
+    return inputs[:, None, :] == np.arange(size)[:, None]

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from skvae import network, objective
+from skvae import forward, network, objective, threads
 from skvae.architecture import Architecture
 from skvae.draws import RowDraws
 
@@ -35,6 +35,8 @@ if keras.backend.backend() != "tensorflow":
         "KERAS_BACKEND=tensorflow before Keras is first imported."
     )
     raise ImportError(msg)
+
+threads.limit_worker()
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
 GRADIENT_CLIP_NORM = 10.0
@@ -121,13 +123,14 @@ class Network:
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
-        self._encoder = network.build_encoder(architecture)
-        self._decoder = network.build_decoder(architecture, "linear")
         self._shapes = list(architecture.weight_shapes.values())
         self._sizes = [math.prod(shape) for shape in self._shapes]
-        self._n_encoder_weights = len(self._encoder.trainable_variables)
+        self._n_encoder_weights = sum(
+            path.startswith("encoder") for path in architecture.weight_shapes
+        )
         self.n_weights = sum(self._sizes)
-        self.idle_trainers: defaultdict[str, list[Trainer]] = defaultdict(list)
+        self.idle_trainers: defaultdict[tuple[str, int], list[Trainer]]
+        self.idle_trainers = defaultdict(list)
         self.n_leased = 0
         image_shape = architecture.image_shape
         units = (_SCALAR, _SCALAR)
@@ -142,13 +145,26 @@ class Network:
 
     # The parts of the graph, shared with `Trainer`.
 
-    def unpack(self, weights: Any) -> list[Any]:
-        """Split the weights (n_weights,) into a tensor a weight, encoder first."""
-        parts = tf.split(weights, self._sizes)
-        return [
+    def coders(self, weights: Any) -> tuple[Any, Any]:
+        """Encoder and decoder with the weights (n_weights,), as functions of tensors.
+
+        Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim); latents to
+        what enters the last activation, (n, H, W, C).
+        """
+        parts = [
             tf.reshape(part, shape)
-            for part, shape in zip(parts, self._shapes, strict=True)
+            for part, shape in zip(
+                tf.split(weights, self._sizes), self._shapes, strict=True
+            )
         ]
+        encode = forward.encoder(self.architecture, parts[: self._n_encoder_weights])
+        decode = forward.decoder(self.architecture, parts[self._n_encoder_weights :])
+
+        def bounded_encode(images: Any) -> tuple[Any, Any]:
+            z_mean, z_log_var = encode(images)
+            return z_mean, tf.clip_by_value(z_log_var, *Z_LOG_VAR_BOUNDS)
+
+        return bounded_encode, decode
 
     def scale(self, images: Any, low: Any, span: Any) -> Any:
         """Bring images from the caller's units and dtype to the network's, float32.
@@ -164,20 +180,6 @@ class Network:
             images = tf.clip_by_value(images, 0.0, 1.0)
         return images
 
-    def posterior(self, weights: list[Any], images: Any) -> tuple[Any, Any]:
-        """Encode: (n, H, W, C) -> z_mean and z_log_var, each (n, latent_dim)."""
-        encoder_weights = weights[: self._n_encoder_weights]
-        (z_mean, z_log_var), _ = self._encoder.stateless_call(
-            encoder_weights, [], images
-        )
-        return z_mean, tf.clip_by_value(z_log_var, *Z_LOG_VAR_BOUNDS)
-
-    def outputs(self, weights: list[Any], z: Any) -> Any:
-        """Decode up to the last activation: (n, latent_dim) -> (n, H, W, C)."""
-        decoder_weights = weights[self._n_encoder_weights :]
-        outputs, _ = self._decoder.stateless_call(decoder_weights, [], z)
-        return outputs
-
     def pixel_error(self, images: Any, outputs: Any) -> Any:
         """`objective.pixel_error` of each image (n,), summed in float64."""
         return objective.pixel_error(
@@ -190,29 +192,31 @@ class Network:
 
     def _encode(self, images: Any, weights: Any, low: Any, span: Any) -> Any:
         images = self.scale(images, low, span)
-        z_mean, z_log_var = self.posterior(self.unpack(weights), images)
+        encode, _ = self.coders(weights)
+        z_mean, z_log_var = encode(images)
         # A relu would turn what overflows before it into a plain zero.
         is_bounded = tf.reduce_all(tf.abs(images) < LARGEST_PIXEL, axis=(1, 2, 3))
         return tf.where(is_bounded[:, None], z_mean, np.nan), z_log_var
 
     def _decode(self, z: Any, weights: Any) -> Any:
         """Latents to the likelihood's mean, in the network's units."""
-        outputs = self.outputs(self.unpack(weights), z)
+        _, decode = self.coders(weights)
+        outputs = decode(z)
         return objective.decoder_mean(self.architecture, outputs)
 
     def _elbo_terms(
         self, images: Any, weights: Any, low: Any, span: Any, *row_draws: Any
     ) -> tuple[Any, Any]:
         """Pixel error at the one draw and KL of each image, (n,) each, float64."""
-        parts = self.unpack(weights)
+        encode, decode = self.coders(weights)
         draws = RowDraws(*row_draws)
         images = self.scale(images, low, span)
-        z_mean, z_log_var = self.posterior(parts, images)
+        z_mean, z_log_var = encode(images)
         epsilon = _normal_draws(draws.points, _shift(images, draws))
         epsilon = tf.cast(epsilon[:, 0], tf.float32)  # (n, latent_dim)
         z = z_mean + tf.exp(0.5 * z_log_var) * epsilon
         kl = tf.reduce_sum(objective.kl_divergence(z_mean, z_log_var), axis=1)
-        errors = self.pixel_error(images, self.outputs(parts, z))
+        errors = self.pixel_error(images, decode(z))
         return errors, tf.cast(kl, tf.float64)
 
     def _score(
@@ -231,7 +235,7 @@ class Network:
         p(x | z) p(z) / q(z | x) over draws z from q(z | x). One row at a time with all
         its draws, so that no bit of a row's score depends on its neighbours.
         """
-        parts = self.unpack(weights)
+        encode, decode = self.coders(weights)
         draws = RowDraws(*row_draws)
         n_points = tf.shape(draws.points, tf.int64)[0]
         chunk = tf.constant(
@@ -241,7 +245,7 @@ class Network:
 
         def score_row(image: Any) -> Any:
             image = self.scale(image[None], low, span)  # (1, H, W, C)
-            z_mean, z_log_var = self.posterior(parts, image)
+            z_mean, z_log_var = encode(image)
             z_mean = tf.cast(z_mean, tf.float64)
             z_log_var = tf.cast(z_log_var, tf.float64)
             shift = _shift(image, draws)
@@ -254,7 +258,7 @@ class Network:
                 turns = tf.cast(start // n_points, tf.float64)
                 epsilon = _normal_draws(points, shift + turns * draws.turn)[0]
                 z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (chunk, latent_dim)
-                outputs = self.outputs(parts, tf.cast(z, tf.float32))
+                outputs = decode(tf.cast(z, tf.float32))
                 errors = self.pixel_error(image, outputs)
                 # log p(z) - log q(z | x): the 2 pi of both densities cancel.
                 log_ratio = 0.5 * tf.reduce_sum(
@@ -290,8 +294,9 @@ def _normal_draws(points: Any, shift: Any) -> Any:
 class Trainer:
     """Variables, optimizer and training graph of one network, for one fit at a time."""
 
-    def __init__(self, network: Network, optimizer: str) -> None:
+    def __init__(self, network: Network, optimizer: str, n_parts: int) -> None:
         self._network = network
+        self._n_parts = n_parts
         self._weights = keras.Variable(
             np.zeros(network.n_weights), dtype="float32", name="weights"
         )
@@ -424,15 +429,16 @@ class Trainer:
         architecture = self._network.architecture
         n_images = tf.shape(batch)[0]
         epsilon = tf.random.stateless_normal((n_images, architecture.latent_dim), seed)
+        parts = zip(self._split(batch), self._split(epsilon), strict=True)
         with tf.GradientTape() as tape:
-            weights = self._network.unpack(self._weights.value)
-            z_mean, z_log_var = self._network.posterior(weights, batch)
-            z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (b, latent_dim)
-            outputs = self._network.outputs(weights, z)
-            errors = objective.pixel_error(architecture, batch, outputs)
+            coders = self._network.coders(self._weights.value)
+            terms = [self._elbo_terms(coders, *part) for part in parts]
+            errors, kl = (
+                tf.concat(term, axis=0)[:n_images] for term in zip(*terms, strict=True)
+            )
             noise_variance = self._updated_noise_variance(errors)
             reconstruction = tf.reduce_mean(errors) / (2.0 * noise_variance)
-            kl = tf.reduce_mean(objective.kl_divergence(z_mean, z_log_var), axis=0)
+            kl = tf.reduce_mean(kl, axis=0)
             # Kingma et al. (2016), https://arxiv.org/abs/1606.04934, equation 15.
             floored_kl = tf.reduce_sum(tf.maximum(kl, free_bits))
             loss = reconstruction + kl_weight * floored_kl
@@ -444,6 +450,27 @@ class Trainer:
             reconstruction, loss = reconstruction + normaliser, loss + normaliser
         means = tf.stack([loss, reconstruction, tf.reduce_sum(kl)])
         return means * tf.cast(n_images, tf.float32)
+
+    def _split(self, rows: Any) -> list[Any]:
+        """Parts of a batch that are computed side by side, of the same size.
+
+        The last row may come again: some operations fail on no rows at all.
+        """
+        if self._n_parts == 1:
+            return [rows]
+        n_missing = -tf.shape(rows)[0] % self._n_parts
+        filler = tf.repeat(rows[-1:], n_missing, axis=0)
+        return tf.split(tf.concat([rows, filler], axis=0), self._n_parts)
+
+    def _elbo_terms(
+        self, coders: tuple[Any, Any], images: Any, epsilon: Any
+    ) -> tuple[Any, Any]:
+        """Pixel error (n,) and KL (n, latent_dim) of each image."""
+        encode, decode = coders
+        z_mean, z_log_var = encode(images)
+        z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (n, latent_dim)
+        errors = objective.pixel_error(self._network.architecture, images, decode(z))
+        return errors, objective.kl_divergence(z_mean, z_log_var)
 
     def _updated_noise_variance(self, errors: Any) -> Any:
         """Take a batch's squared errors (b,) into account; the noise variance.
@@ -478,8 +505,12 @@ def shared_network(architecture: Architecture) -> Network:
 
 
 @contextmanager
-def leased_trainer(architecture: Architecture, optimizer: str) -> Iterator[Trainer]:
+def leased_trainer(
+    architecture: Architecture, optimizer: str, batch_size: int
+) -> Iterator[Trainer]:
     """A trainer of that architecture and optimizer, for the caller alone.
+
+    The batch size says into how many parts the trainer splits a batch.
 
     Raises
     ------
@@ -492,8 +523,9 @@ def leased_trainer(architecture: Architecture, optimizer: str) -> Iterator[Train
         raise RuntimeError(msg)
     with _lock:
         network = shared_network(architecture)
-        idle = network.idle_trainers[optimizer]
-        trainer = idle.pop() if idle else Trainer(network, optimizer)
+        n_parts = threads.n_parts(batch_size * architecture.n_pixels)
+        idle = network.idle_trainers[optimizer, n_parts]
+        trainer = idle.pop() if idle else Trainer(network, optimizer, n_parts)
         network.n_leased += 1
     try:
         yield trainer

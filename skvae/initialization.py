@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from skvae.architecture import Architecture
+from skvae.architecture import Architecture, convolution_links
 
 # The gain is 2 where a relu halves what passes, which the decoder's output does not
 # have. The first convolution starts at half of He's amplitude, so that what it ends
@@ -64,12 +64,5 @@ def _convolution_fan_ins(architecture: Architecture) -> dict[str, float]:
 
 
 def _n_links(size: int, stride: int, kernel_size: int) -> int:
-    """Pairs of an input and an output pixel that a convolution joins along an axis.
-
-    With "same" padding as TensorFlow pads, the odd pixel behind.
-    """
-    n_outputs = math.ceil(size / stride)
-    padding = max((n_outputs - 1) * stride + kernel_size - size, 0)
-    starts = stride * np.arange(n_outputs) - padding // 2
-    inputs = np.add.outer(starts, np.arange(kernel_size))
-    return int(np.count_nonzero((inputs >= 0) & (inputs < size)))
+    """Pairs of an input and an output pixel that a convolution joins along an axis."""
+    return int(np.count_nonzero(convolution_links(size, stride, kernel_size)))

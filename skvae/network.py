@@ -85,7 +85,8 @@ def _dense(units: int, name: str, activation: str | None = None) -> keras.layers
     )
 
 
-def _encoder_tensors(architecture: Architecture) -> tuple[Any, Any, Any]:
+def build_encoder(architecture: Architecture, seed: int) -> keras.Model:
+    """Images (n, H, W, C) in the network's units to (z_mean, z_log_var, z)."""
     inputs = keras.Input(architecture.image_shape, dtype=_DTYPE, name="encoder_input")
     x = inputs  # (n, height, width, channels)
     for i, filters in enumerate(architecture.stage_filters):
@@ -102,18 +103,7 @@ def _encoder_tensors(architecture: Architecture) -> tuple[Any, Any, Any]:
     x = _dense(architecture.latent_dim * 8, "encoder_intermediate_layer", "relu")(x)
     z_mean = _dense(architecture.latent_dim, "encoder_z_mean")(x)
     z_log_var = _dense(architecture.latent_dim, "encoder_z_log_var")(x)
-    return inputs, z_mean, z_log_var  # z_mean, z_log_var: (n, latent_dim)
-
-
-def build_encoder(architecture: Architecture) -> keras.Model:
-    """Images (n, H, W, C) in the network's units to (z_mean, z_log_var)."""
-    inputs, z_mean, z_log_var = _encoder_tensors(architecture)
-    return keras.Model(inputs, [z_mean, z_log_var], name="encoder")
-
-
-def build_sampling_encoder(architecture: Architecture, seed: int) -> keras.Model:
-    """The guide's encoder: images to (z_mean, z_log_var, z)."""
-    inputs, z_mean, z_log_var = _encoder_tensors(architecture)
+    # z_mean, z_log_var, z: (n, latent_dim)
     z = Sampling(seed, dtype=_DTYPE, name="encoder_z")([z_mean, z_log_var])
     return keras.Model(inputs, [z_mean, z_log_var, z], name="encoder")
 
@@ -131,12 +121,8 @@ def _crop(size: int, kernel_size: int) -> tuple[int, int]:
     return (1, 0) if kernel_size % 2 == 1 and kernel_size > 1 else (0, 1)
 
 
-def build_decoder(architecture: Architecture, last_activation: str) -> keras.Model:
-    """Latents (n, latent_dim) to images (n, H, W, C) in the network's units.
-
-    With ``last_activation="linear"`` the outputs are what enters the architecture's
-    last activation: from there a Bernoulli likelihood is computed without overflow.
-    """
+def build_decoder(architecture: Architecture) -> keras.Model:
+    """Latents (n, latent_dim) to images (n, H, W, C) in the network's units."""
     *larger_sizes, (height, width) = architecture.stage_sizes
     last_filters = architecture.stage_filters[-1]
     inputs = keras.Input(
@@ -173,7 +159,7 @@ def build_decoder(architecture: Architecture, last_activation: str) -> keras.Mod
     outputs = keras.layers.Conv2DTranspose(
         architecture.image_shape[-1],
         architecture.kernel_size,
-        activation=last_activation,
+        activation=architecture.last_activation,
         **_convolution("decoder_output"),
     )(x)  # (n, height, width, channels)
     return keras.Model(inputs, outputs, name="decoder")
@@ -191,8 +177,8 @@ def build_models(
     architecture: Architecture, weights: dict[str, np.ndarray], seed: int
 ) -> KerasModels:
     """Make the three models with the given weights, by their Keras paths."""
-    encoder = build_sampling_encoder(architecture, seed)
-    decoder = build_decoder(architecture, architecture.last_activation)
+    encoder = build_encoder(architecture, seed)
+    decoder = build_decoder(architecture)
     variables = [*encoder.trainable_variables, *decoder.trainable_variables]
     # In order: within a name scope of the host's, variables have other paths.
     for variable, path in zip(variables, architecture.weight_shapes, strict=True):

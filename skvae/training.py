@@ -159,7 +159,9 @@ def fit(
     offset = _network(architecture, data, start).log_span if is_gaussian else 0.0
     history: History = {"loss": [], "reconstruction": [], "kl": []}
     last_epoch = start.n_epochs + settings.epochs - 1
-    with engine.leased_trainer(architecture, settings.optimizer) as trainer:
+    with engine.leased_trainer(
+        architecture, settings.optimizer, settings.batch_size
+    ) as trainer:
         trainer.load(
             start.weights,
             start.noise_variance,

@@ -19,22 +19,22 @@ TINY = {
 @contextmanager
 def counted_traces():
     """Count how often Python builds a network or runs the body of a graph function."""
-    from skvae import engine, network
+    from skvae import engine
 
     counts = {"built": 0, "traced": 0}
-    unpack, build = engine.Network.unpack, network.build_encoder
+    build, coders = engine.Network.__init__, engine.Network.coders
 
-    def counting_unpack(self, weights):
-        counts["traced"] += 1
-        return unpack(self, weights)
-
-    def counting_build(architecture):
+    def counting_build(self, architecture):
         counts["built"] += 1
-        return build(architecture)
+        build(self, architecture)
+
+    def counting_coders(self, weights):
+        counts["traced"] += 1
+        return coders(self, weights)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.Network, "unpack", counting_unpack)
-        patch.setattr(network, "build_encoder", counting_build)
+        patch.setattr(engine.Network, "__init__", counting_build)
+        patch.setattr(engine.Network, "coders", counting_coders)
         yield counts
 
 

@@ -14,8 +14,8 @@ ODD_SHAPES = [(1, 1, 1), (1, 7, 1), (7, 5, 3), (28, 28, 1), (9, 16, 2)]
 
 
 def test_the_guides_layers_in_name_shape_and_number_of_parameters():
-    encoder = network.build_sampling_encoder(GUIDE, seed=0)
-    decoder = network.build_decoder(GUIDE, "sigmoid")
+    encoder = network.build_encoder(GUIDE, seed=0)
+    decoder = network.build_decoder(GUIDE)
     assert encoder.count_params() == 155_752
     assert decoder.count_params() == 81_729
     assert {layer.name: layer.output.shape[1:] for layer in encoder.layers[:6]} == {
@@ -50,10 +50,11 @@ def test_any_image_shape_comes_back_and_the_weights_are_as_stated(
     image_shape, kernel_size
 ):
     architecture = Architecture(image_shape, 2, 4, 4, kernel_size, "linear", "mse")
-    encoder = network.build_encoder(architecture)
-    decoder = network.build_decoder(architecture, "linear")
+    encoder = network.build_encoder(architecture, seed=0)
+    decoder = network.build_decoder(architecture)
     assert encoder.input_shape[1:] == decoder.output_shape[1:] == image_shape
-    built = {v.path: tuple(v.shape) for v in [*encoder.variables, *decoder.variables]}
+    weights = [*encoder.trainable_variables, *decoder.trainable_variables]
+    built = {weight.path: tuple(weight.shape) for weight in weights}
     assert list(built.items()) == list(architecture.weight_shapes.items())
 
 
@@ -63,8 +64,8 @@ def test_a_cropped_decoder_stage_is_the_transpose_of_the_encoders(size, kernel_s
     """<conv(x), y> = <x, transposed(y)> for the same kernel and linear layers."""
     rng = np.random.default_rng(0)
     architecture = Architecture((*size, 1), 2, 3, 1, kernel_size, "linear", "mse")
-    encoder = network.build_encoder(architecture)
-    decoder = network.build_decoder(architecture, "linear")
+    encoder = network.build_encoder(architecture, seed=0)
+    decoder = network.build_decoder(architecture)
     convolution = encoder.get_layer("encoder_conv_0")
     # The decoder's stage has 3 filters out where the encoder's has 1 channel in: give
     # the one channel to the first of them.
@@ -90,8 +91,8 @@ def test_a_cropped_decoder_stage_is_the_transpose_of_the_encoders(size, kernel_s
 def test_fan_in_counts_the_values_that_reach_an_output(kernel_size):
     """A convolution of ones with ones gives each output its number of inputs."""
     architecture = Architecture((7, 5, 3), 2, 4, 3, kernel_size, "linear", "mse")
-    encoder = network.build_encoder(architecture)
-    decoder = network.build_decoder(architecture, "linear")
+    encoder = network.build_encoder(architecture, seed=0)
+    decoder = network.build_decoder(architecture)
     crops = {layer.name: layer for layer in decoder.layers if "crop" in layer.name}
     fan_ins = _convolution_fan_ins(architecture)
     assert len(fan_ins) == 2 * 3 + 1
@@ -130,7 +131,7 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     rng = np.random.default_rng(1)
     weights = initial_weights(architecture, rng)
     x = rng.random((6, *image_shape), dtype=np.float32)
-    with engine.leased_trainer(architecture, "adam") as trainer:
+    with engine.leased_trainer(architecture, "adam", batch_size=6) as trainer:
         trainer.load(architecture.pack(weights), 0.5, [], learning_rate=1e-3)
         loss, reconstruction, kl = trainer.train_block(
             x,

@@ -108,7 +108,7 @@ def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
     monkeypatch.setattr(engine, "MAX_NETWORKS", 2)
     a, b, c = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2, 3))
-    with engine.leased_trainer(a, "sgd"):
+    with engine.leased_trainer(a, "sgd", 16):
         for architecture in (b, c):
             engine.shared_network(architecture)
         # Leased networks stay, so the oldest other one went.
@@ -116,5 +116,5 @@ def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
     engine.shared_network(b)
     assert list(engine._networks) == [c, b]
     # With as many leased as are kept, one more is still there to use.
-    with engine.leased_trainer(b, "sgd"), engine.leased_trainer(c, "sgd"):
+    with engine.leased_trainer(b, "sgd", 16), engine.leased_trainer(c, "sgd", 16):
         assert engine.shared_network(a).architecture == a

@@ -1,0 +1,280 @@
+"""The network's forward pass in TensorFlow, each layer in the form that runs fastest.
+
+The layers and weights are those of `network`'s Keras models, and so are the results, to
+rounding. On a CPU a convolution is slow where it is small, because each call costs the
+library that computes it some hundred microseconds, and where it has fewer outputs than
+a vector register has lanes. Hence the two other forms below, for the smallest layers
+and for the last. benchmarks/README.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from skvae.architecture import Architecture, convolution_links
+
+# A convolution is a product with a matrix where that has at most so many entries.
+_MAX_MATRIX_SIZE = 2**15
+
+# Outputs that a convolution computes together: the float32 lanes of a vector register.
+_LANES = 16
+
+Function = Callable[[Any], Any]
+
+
+def encoder(architecture: Architecture, weights: list[Any]) -> Function:
+    """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim).
+
+    Parameters
+    ----------
+    architecture : Architecture
+    weights : list of tensors
+        The encoder's, in the order of `Architecture.weight_shapes`.
+    """
+    *convolutions, hidden, z_mean, z_log_var = _pairs(weights)
+    layers = [
+        _convolution(size, *pair)
+        for size, pair in zip(architecture.stage_sizes, convolutions, strict=False)
+    ]
+    n_features = hidden[0].shape[0]
+
+    def encode(images: Any) -> tuple[Any, Any]:
+        x = images
+        for layer in layers:
+            x = tf.nn.relu(layer(x))
+        x = tf.reshape(x, (-1, n_features))
+        x = tf.nn.relu(_dense(x, *hidden))  # (n, 8 latent_dim)
+        return _dense(x, *z_mean), _dense(x, *z_log_var)
+
+    return encode
+
+
+def decoder(architecture: Architecture, weights: list[Any]) -> Function:
+    """Latents (n, latent_dim) to what enters the last activation, (n, H, W, C).
+
+    Parameters
+    ----------
+    architecture : Architecture
+    weights : list of tensors
+        The decoder's, in the order of `Architecture.weight_shapes`.
+    """
+    hidden, *convolutions, output = _pairs(weights)
+    *sizes, (height, width) = architecture.stage_sizes
+    layers = [
+        _transposed_convolution(size, 2, *pair)
+        for size, pair in zip(sizes[::-1], convolutions, strict=True)
+    ]
+    output_layer = _transposed_convolution(sizes[0], 1, *output)
+
+    def decode(z: Any) -> Any:
+        x = tf.nn.relu(_dense(z, *hidden))
+        x = tf.reshape(x, (-1, height, width, architecture.stage_filters[-1]))
+        for layer in layers:
+            x = tf.nn.relu(layer(x))
+        return output_layer(x)
+
+    return decode
+
+
+def _pairs(weights: list[Any]) -> list[tuple[Any, Any]]:
+    """Kernel and bias of each layer."""
+    return list(zip(weights[::2], weights[1::2], strict=True))
+
+
+def _dense(x: Any, kernel: Any, bias: Any) -> Any:
+    return x @ kernel + bias
+
+
+def _convolution(size: tuple[int, int], kernel: Any, bias: Any) -> Function:
+    """Convolution with stride 2 of images of a size.
+
+    The kernel is (height, width, inputs, outputs).
+    """
+    if _has_small_matrix(size, 2, kernel):
+        matrix = _convolution_matrix(size, 2, kernel)
+        return _matrix_product(matrix, bias, (*_strided(size, 2), kernel.shape[3]))
+    # Not bias_add: its gradient takes ten times as long where outputs are few.
+    if kernel.shape[0] == 1:
+        # The same with stride 2 writes beyond its memory in its gradient (TensorFlow
+        # 2.21 with oneDNN), where the last line and column go unread.
+        return lambda x: tf.nn.conv2d(x[:, ::2, ::2], kernel, 1, "SAME") + bias
+    return lambda x: tf.nn.conv2d(x, kernel, 2, "SAME") + bias
+
+
+def _transposed_convolution(
+    size: tuple[int, int], stride: int, kernel: Any, bias: Any
+) -> Function:
+    """Transposed convolution that comes to images of a size.
+
+    The kernel is (height, width, outputs, inputs).
+    """
+    n_outputs = kernel.shape[2]
+    if _has_small_matrix(size, stride, kernel):
+        matrix = _transpose(_convolution_matrix(size, stride, kernel), (1, 0))
+        return _matrix_product(matrix, bias, (*size, n_outputs))
+    if stride == 1 and _block_length(kernel) > 1:
+        return _block_convolution(size, kernel, bias)
+
+    is_spread = kernel.shape[0] < stride  # as in `_convolution`
+
+    def transposed_convolution(x: Any) -> Any:
+        if is_spread:
+            x = _spread(x, size)
+        shape = (tf.shape(x)[0], *size, n_outputs)
+        strides = 1 if is_spread else stride
+        x = tf.nn.conv2d_transpose(x, kernel, shape, strides, "SAME")
+        return _add_bias(x, bias)
+
+    return transposed_convolution
+
+
+def _spread(images: Any, size: tuple[int, int]) -> Any:
+    """Put a line and a column of zeros after each, as far as the size goes."""
+    _, height, width, n_channels = images.shape
+    x = tf.reshape(images, (-1, height, 1, width, 1, n_channels))
+    x = tf.pad(x, [(0, 0), (0, 0), (0, 1), (0, 0), (0, 1), (0, 0)])
+    x = tf.reshape(x, (-1, 2 * height, 2 * width, n_channels))
+    return x[:, : size[0], : size[1]]
+
+
+@tf.custom_gradient
+def _add_bias(images: Any, bias: Any) -> Any:
+    """Add a bias (channels,) to images (n, H, W, channels).
+
+    Whole lines are added at once, in half the time where channels are few, but the
+    gradient is fastest summed over all axes.
+    """
+    width, n_channels = images.shape[2:]
+    lines = tf.reshape(images, (-1, width * n_channels)) + tf.tile(bias, [width])
+    return tf.reshape(lines, tf.shape(images)), lambda gradient: (
+        gradient,
+        tf.reduce_sum(gradient, axis=(0, 1, 2)),
+    )
+
+
+# A small convolution: the product with a matrix that holds the kernel for each output.
+
+
+def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    height, width = size
+    return math.ceil(height / stride), math.ceil(width / stride)
+
+
+def _has_small_matrix(size: tuple[int, int], stride: int, kernel: Any) -> bool:
+    n_pixels = math.prod(size) * math.prod(_strided(size, stride))
+    return n_pixels * math.prod(kernel.shape[2:]) <= _MAX_MATRIX_SIZE
+
+
+def _convolution_matrix(size: tuple[int, int], stride: int, kernel: Any) -> Any:
+    """Matrix of a convolution of images of a size.
+
+    The kernel is (height, width, a, b), the matrix (pixels x a, strided pixels x b).
+    """
+    height, width, n_a, n_b = kernel.shape
+    rows, columns = (convolution_links(length, stride, height) for length in size)
+    # Which pixels each entry of the kernel joins.
+    links = np.einsum("kio,ljp->iojpkl", rows, columns)
+    links = tf.constant(links.reshape(-1, height * width), kernel.dtype)
+    matrix = links @ tf.reshape(kernel, (height * width, n_a * n_b))
+    matrix = tf.reshape(matrix, (*rows.shape[1:], *columns.shape[1:], n_a, n_b))
+    matrix = _transpose(matrix, (0, 2, 4, 1, 3, 5))
+    return tf.reshape(
+        matrix, (math.prod(size) * n_a, math.prod(_strided(size, stride)) * n_b)
+    )
+
+
+def _transpose(x: Any, axes: tuple[int, ...]) -> Any:
+    """tf.transpose of float32 in a fifth of its time where x is small.
+
+    As integers the values do not go through the library that takes long to start.
+    """
+
+    @tf.custom_gradient
+    def transpose(x: Any) -> Any:
+        inverse = tuple(int(axis) for axis in np.argsort(axes))
+        y = tf.bitcast(tf.transpose(tf.bitcast(x, tf.int32), axes), tf.float32)
+        return y, lambda gradient: _transpose(gradient, inverse)
+
+    return transpose(x)
+
+
+def _matrix_product(matrix: Any, bias: Any, shape: tuple[int, ...]) -> Function:
+    """Images times a matrix, to images of a shape (H, W, channels)."""
+    n_inputs = matrix.shape[0]
+    biases = tf.tile(bias, [math.prod(shape[:2])])
+
+    def product(x: Any) -> Any:
+        return tf.reshape(tf.reshape(x, (-1, n_inputs)) @ matrix + biases, (-1, *shape))
+
+    return product
+
+
+# The last layer: a convolution whose channels are the pixels of a block of the image.
+
+
+def _block_length(kernel: Any) -> int:
+    """Length of the blocks that need the fewest multiplications an output."""
+    length, _, n_outputs, _ = kernel.shape
+
+    def cost(block: int) -> float:
+        n_lanes = _LANES * math.ceil(block**2 * n_outputs / _LANES)
+        return (block + length - 1) ** 2 * n_lanes / block**2
+
+    return min((1, 2, 4), key=cost)
+
+
+def _block_convolution(size: tuple[int, int], kernel: Any, bias: Any) -> Function:
+    """Transposed convolution with stride 1 that computes a block of pixels together."""
+    length, _, n_outputs, _ = kernel.shape
+    block = _block_length(kernel)
+    after = (length - 1) // 2
+    # Blocks may reach over the lower and right ends.
+    paddings = [(length // 2, after + -extent % block) for extent in size]
+    blocks = tf.stop_gradient(_block_kernel(kernel, block))
+
+    @tf.custom_gradient
+    def apply(x: Any, kernel: Any) -> Any:
+        y = tf.nn.conv2d(x, blocks, block, [(0, 0), *paddings, (0, 0)])
+        # Not depth_to_space, which takes up to ten times as long.
+        n_rows, n_columns = y.shape[1:3]
+        y = tf.reshape(y, (-1, n_rows, n_columns, block, block, n_outputs))
+        y = tf.transpose(y, (0, 1, 3, 2, 4, 5))
+        y = tf.reshape(y, (-1, n_rows * block, n_columns * block, n_outputs))
+        y = y[:, : size[0], : size[1]]
+
+        def gradients(upstream: Any) -> tuple[Any, Any]:
+            # Here the plain form is the faster one.
+            return (
+                tf.nn.conv2d(upstream, kernel, 1, "SAME"),
+                tf.raw_ops.Conv2DBackpropFilter(
+                    input=upstream,
+                    filter_sizes=kernel.shape,
+                    out_backprop=x,
+                    strides=[1, 1, 1, 1],
+                    padding="SAME",
+                ),
+            )
+
+        return y, gradients
+
+    return lambda x: apply(x, kernel) + bias
+
+
+def _block_kernel(kernel: Any, block: int) -> Any:
+    """(length, length, out, in) to (length + block - 1, the same, in, block^2 out)."""
+    length, _, n_out, n_in = kernel.shape
+    # Entry i of the block's kernel is entry t of the pixel's own, if i = t + position.
+    shifts = np.stack(
+        [np.eye(length, length + block - 1, k=position) for position in range(block)]
+    )  # (block, length, length + block - 1)
+    shifts = tf.constant(shifts, kernel.dtype)
+    # A transposed convolution with stride 1 is the convolution with the turned kernel.
+    turned = tf.reverse(kernel, (0, 1))
+    kernels = tf.einsum("ati,buj,tuoc->ijcabo", shifts, shifts, turned)
+    side = length + block - 1
+    return tf.reshape(kernels, (side, side, n_in, block**2 * n_out))

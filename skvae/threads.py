@@ -1,0 +1,55 @@
+"""TensorFlow's threads, as this process has them.
+
+TensorFlow has one setting for the whole process: how many threads an operation uses.
+With one, several operations run side by side instead, on parts of a batch, and no
+thread waits for another at the end of each: up to twice as fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from multiprocessing import parent_process
+
+import joblib
+import tensorflow as tf
+
+# Smaller parts of a batch, in pixels, cost more in overhead than they gain.
+_MIN_PART_PIXELS = 2**12
+
+# Each part is traced anew.
+_MAX_PARTS = 8
+
+
+def limit_worker() -> None:
+    """Keep a worker process to the cores that are its own.
+
+    joblib and Dask say in OMP_NUM_THREADS how many these are, which TensorFlow does not
+    read: each of n workers would start threads for all cores. What the user has set for
+    TensorFlow stands, and nothing changes once TensorFlow has started.
+    """
+    n_threads = os.environ.get("OMP_NUM_THREADS", "")
+    if parent_process() is None or not n_threads.isdecimal() or _is_set_by_user():
+        return
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(max(1, int(n_threads)))
+
+
+def n_parts(batch_pixels: int) -> int:
+    """How many parts of a batch with so many pixels to compute side by side."""
+    if _n_threads("intra") != 1:
+        return 1
+    n_cores = _n_threads("inter") or joblib.cpu_count()
+    return max(1, min(n_cores, _MAX_PARTS, batch_pixels // _MIN_PART_PIXELS))
+
+
+def _is_set_by_user() -> bool:
+    return bool(_n_threads("intra") or _n_threads("inter"))
+
+
+def _n_threads(kind: str) -> int:
+    """Threads within an operation ("intra") or between them; 0 where none are set."""
+    getter = getattr(tf.config.threading, f"get_{kind}_op_parallelism_threads")
+    variable = os.environ.get(f"TF_NUM_{kind.upper()}OP_THREADS", "")
+    return getter() or (int(variable) if variable.isdecimal() else 0)

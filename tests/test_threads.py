@@ -1,0 +1,81 @@
+"""TensorFlow's threads: taken as they are found, and used."""
+
+import json
+
+import numpy as np
+import pytest
+
+ONE_STEP = """
+import numpy as np
+from skvae import ConvVAE
+X = np.random.default_rng(0).random((21, 32, 32))
+vae = ConvVAE(2, filters=4, hidden_layers=2, epochs=1, random_state=0)
+"""
+
+
+@pytest.mark.parametrize("n_threads", ["2", "4"])
+def test_one_step_agrees_across_thread_counts(run_python, tmp_path, n_threads):
+    """Batches of 20 and of 1, which leaves most threads without an image."""
+    script = ONE_STEP + (
+        "vae.set_params(batch_size=20, learning_rate=1e-4).fit(X)\n"
+        "from skvae import threads\n"
+        "print(threads.n_parts(20 * 32 * 32))\n"
+        "np.savez({!r}, **vae.weights_)\n"
+    )
+    settings = {
+        "one": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
+        "many": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": n_threads},
+        "wide": {"TF_NUM_INTRAOP_THREADS": n_threads},
+    }
+    n_parts = {
+        name: int(run_python(script.format(f"{name}.npz"), **setting))
+        for name, setting in settings.items()
+    }
+    assert n_parts == {"one": 1, "many": int(n_threads), "wide": 1}
+    one, many, wide = (np.load(tmp_path / f"{name}.npz") for name in settings)
+    for path in one.files:
+        np.testing.assert_allclose(many[path], one[path], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(wide[path], one[path], rtol=0, atol=1e-5)
+
+
+REPORT = """
+import json, os, sys, joblib, psutil, tensorflow as tf
+def report(X):
+    from skvae import ConvVAE
+    vae = ConvVAE(2, filters=2, hidden_layers=2, epochs=1, batch_size=4).fit(X)
+    vae.score_samples(X)
+    return (tf.config.threading.get_intra_op_parallelism_threads(),
+            tf.config.threading.get_inter_op_parallelism_threads(),
+            psutil.Process().num_threads())
+def in_workers(**options):
+    import numpy as np
+    X = np.random.default_rng(0).random((12, 8, 8))
+    with joblib.parallel_config("loky", n_jobs=2, **options):
+        calls = (joblib.delayed(report)(X) for _ in range(4))
+        print(json.dumps(joblib.Parallel()(calls)))
+"""
+
+
+def reports(run_python, call, **environment):
+    return json.loads(run_python(REPORT + call, **environment))
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_worker_keeps_to_the_cores_that_are_its_own(run_python, n_threads):
+    for intra, inter, _ in reports(
+        run_python, f"in_workers(inner_max_num_threads={n_threads})"
+    ):
+        assert (intra, inter) == (1, n_threads)
+
+
+def test_a_worker_of_one_core_starts_few_threads(run_python):
+    """Beside Python's and joblib's own, TensorFlow has some that always wait."""
+    threads = [n for *_, n in reports(run_python, "in_workers()")]
+    assert max(threads) <= 16
+
+
+def test_what_the_user_set_for_tensorflow_stands_in_workers(run_python):
+    for intra, inter, _ in reports(
+        run_python, "in_workers()", TF_NUM_INTRAOP_THREADS="2"
+    ):
+        assert (intra, inter) == (0, 0)
