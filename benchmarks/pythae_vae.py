@@ -11,7 +11,6 @@ import contextlib
 import logging
 import math
 import tempfile
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -21,7 +20,7 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
-from torch import nn
+from torch_vae import Decoder, Encoder, build_networks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,61 +29,47 @@ if TYPE_CHECKING:
 logging.getLogger("pythae.trainers.base_trainer.base_trainer").setLevel("WARNING")
 
 
-class Encoder(BaseEncoder):
-    """Convolutions that halve the image, then dense layers to mean and log variance."""
+class _Encoder(BaseEncoder):
+    """The encoder with what pythae reads its outputs by."""
 
-    def __init__(
-        self, sizes: list[tuple[int, int]], channels: list[int], latent_dim: int
-    ) -> None:
+    def __init__(self, network: Encoder) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for n_in, n_out in pairwise(channels):
-            # With a kernel of 3, padding 1 gives "same": sizes are halved, rounded up.
-            layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU()]
-        n_flat = channels[-1] * math.prod(sizes[-1])
-        layers += [nn.Flatten(), nn.Linear(n_flat, latent_dim * 8), nn.ReLU()]
-        self.layers = nn.Sequential(*layers)
-        self.z_mean = nn.Linear(latent_dim * 8, latent_dim)
-        self.z_log_var = nn.Linear(latent_dim * 8, latent_dim)
+        self.network = network
 
     def forward(self, images: torch.Tensor) -> ModelOutput:
         """Images (n, C, H, W) to mean and log variance (n, latent_dim) of z."""
-        hidden = self.layers(images)
-        return ModelOutput(
-            embedding=self.z_mean(hidden), log_covariance=self.z_log_var(hidden)
-        )
+        z_mean, z_log_var = self.network(images)
+        return ModelOutput(embedding=z_mean, log_covariance=z_log_var)
 
 
-class Decoder(BaseDecoder):
-    """The encoder's sizes retraced by transposed convolutions."""
+class _Decoder(BaseDecoder):
+    """The decoder with what pythae reads its outputs by."""
 
-    def __init__(
-        self, sizes: list[tuple[int, int]], channels: list[int], latent_dim: int
-    ) -> None:
+    def __init__(self, network: Decoder) -> None:
         super().__init__()
-        image_channels, *filters = channels
-        layers: list[nn.Module] = [
-            nn.Linear(latent_dim, filters[-1] * math.prod(sizes[-1])),
-            nn.ReLU(),
-            nn.Unflatten(1, (filters[-1], *sizes[-1])),
-        ]
-        widths = [filters[-1], *filters[::-1]]
-        for (n_in, n_out), size in zip(pairwise(widths), sizes[-2::-1], strict=True):
-            # 2 size - 1 pixels come out, and one more where the encoder read as many.
-            even = tuple(1 - length % 2 for length in size)
-            layers += [
-                nn.ConvTranspose2d(n_in, n_out, 3, 2, padding=1, output_padding=even),
-                nn.ReLU(),
-            ]
-        layers += [
-            nn.ConvTranspose2d(filters[0], image_channels, 3, padding=1),
-            nn.Sigmoid(),
-        ]
-        self.layers = nn.Sequential(*layers)
+        self.network = network
 
     def forward(self, z: torch.Tensor) -> ModelOutput:
         """Latents (n, latent_dim) to images (n, C, H, W)."""
-        return ModelOutput(reconstruction=self.layers(z))
+        return ModelOutput(reconstruction=self.network(z))
+
+
+def build_model(
+    image_shape: tuple[int, int],
+    *,
+    latent_dim: int,
+    filters: int,
+    hidden_layers: int,
+    beta: float,
+) -> BetaVAE:
+    """Give pythae's BetaVAE ConvVAE's network."""
+    encoder, decoder = build_networks(
+        image_shape, latent_dim=latent_dim, filters=filters, hidden_layers=hidden_layers
+    )
+    config = BetaVAEConfig(
+        input_dim=(1, *image_shape), latent_dim=latent_dim, beta=beta
+    )
+    return BetaVAE(config, _Encoder(encoder), _Decoder(decoder))
 
 
 class PythaeVAE:
@@ -125,10 +110,16 @@ class PythaeVAE:
         n_held_out = math.ceil(len(X) / 10)
         self.validation_images_ = X[order[:n_held_out]]
         self.history_: list[float] = []
-        trainer = _Trainer(
-            self._build(X.shape[1:]),
-            _dataset(X[order[n_held_out:]]),
-            _dataset(self.validation_images_),
+        trainer = QuietTrainer(
+            build_model(
+                X.shape[1:],
+                latent_dim=self.latent_dim,
+                filters=self.filters,
+                hidden_layers=self.hidden_layers,
+                beta=self.beta,
+            ),
+            dataset(X[order[n_held_out:]]),
+            dataset(self.validation_images_),
             BaseTrainerConfig(
                 num_epochs=self.epochs,
                 learning_rate=1e-3,
@@ -161,20 +152,6 @@ class PythaeVAE:
         """Number of weights and biases."""
         return sum(weight.numel() for weight in self.model_.parameters())
 
-    def _build(self, image_shape: tuple[int, int]) -> BetaVAE:
-        sizes = [image_shape]
-        for _ in range(self.hidden_layers):
-            sizes.append(tuple((length + 1) // 2 for length in sizes[-1]))
-        channels = [1, *(self.filters * 2**i for i in range(self.hidden_layers))]
-        config = BetaVAEConfig(
-            input_dim=(1, *image_shape), latent_dim=self.latent_dim, beta=self.beta
-        )
-        return BetaVAE(
-            config,
-            Encoder(sizes, channels, self.latent_dim),
-            Decoder(sizes, channels, self.latent_dim),
-        )
-
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.model_.device)
 
@@ -202,7 +179,7 @@ class _Stop(TrainingCallback):
             raise _NoGain
 
 
-class _Trainer(BaseTrainer):
+class QuietTrainer(BaseTrainer):
     """pythae's trainer without its progress bars."""
 
     def _setup_callbacks(self) -> None:
@@ -217,7 +194,7 @@ class _Trainer(BaseTrainer):
         return self._best_model.eval()
 
 
-def _dataset(images: np.ndarray) -> BaseDataset:
+def dataset(images: np.ndarray) -> BaseDataset:
     """Images (n, H, W) as pythae takes them; labels it wants, but does not use."""
     data = torch.as_tensor(images, dtype=torch.float32)[:, None]
     return BaseDataset(data, torch.zeros(len(data)))

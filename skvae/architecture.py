@@ -21,6 +21,8 @@ OPTIMIZERS = (
     "sgd",
 )
 
+DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -37,11 +39,17 @@ class Architecture:
     kernel_size: int
     last_activation: str
     likelihood: str
+    dtype_policy: str = "float32"
 
     @property
     def n_pixels(self) -> int:
         """Number of values in one image: height x width x channels."""
         return math.prod(self.image_shape)
+
+    @property
+    def compute_dtype(self) -> str:
+        """What layers compute in; weights, latents and losses are float32."""
+        return self.dtype_policy.removeprefix("mixed_")
 
     @property
     def stage_sizes(self) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The engine: compiled networks, shared by all estimators, and the calls that run them.
 
-The only module that imports TensorFlow, itself imported on first use. It knows
-arrays and architectures, not estimators.
+The first module to import TensorFlow, itself imported on first use. It knows arrays and
+architectures, not estimators.
 
 All weights of a network travel as one vector: one conversion a call, and one variable
 for the optimizer to update, where a variable a layer would cost small networks half
@@ -40,6 +40,11 @@ threads.limit_worker()
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
 GRADIENT_CLIP_NORM = 10.0
+
+# What float16's loss is multiplied by at first, so that gradients stay in its range.
+# Keras's own 2^15 is for losses that are means over pixels: the first steps of sums
+# would overflow, and be left out.
+FLOAT16_LOSS_SCALE = 1.0
 
 # The smallest noise variance, in the network's units: a standard deviation of a
 # thousandth of the value range.
@@ -157,8 +162,9 @@ class Network:
                 tf.split(weights, self._sizes), self._shapes, strict=True
             )
         ]
-        encode = forward.encoder(self.architecture, parts[: self._n_encoder_weights])
-        decode = forward.decoder(self.architecture, parts[self._n_encoder_weights :])
+        n = self._n_encoder_weights
+        encode = forward.encoder(self.architecture, parts[:n])
+        decode = forward.decoder(self.architecture, parts[n:])
 
         def bounded_encode(images: Any) -> tuple[Any, Any]:
             z_mean, z_log_var = encode(images)
@@ -295,6 +301,7 @@ class Trainer:
     """Variables, optimizer and training graph of one network, for one fit at a time."""
 
     def __init__(self, network: Network, optimizer: str, n_parts: int) -> None:
+        architecture = network.architecture
         self._network = network
         self._n_parts = n_parts
         self._weights = keras.Variable(
@@ -308,14 +315,21 @@ class Trainer:
         self._optimizer = keras.optimizers.get(
             {
                 "class_name": optimizer,
-                "config": {"learning_rate": self._learning_rate.read_value},
+                "config": {
+                    "learning_rate": self._learning_rate.read_value,
+                    "global_clipnorm": GRADIENT_CLIP_NORM * architecture.n_pixels,
+                },
             }
         )
+        if architecture.compute_dtype == "float16":
+            self._optimizer = keras.optimizers.LossScaleOptimizer(
+                self._optimizer, initial_scale=FLOAT16_LOSS_SCALE
+            )
         self._optimizer.build([self._weights])
         self._new_optimizer = self._optimizer_arrays()
         self._train_block = _GraphFunction(
             self._block,
-            network.architecture.image_shape,
+            architecture.image_shape,
             _SCALAR,  # low
             _SCALAR,  # span
             tf.TensorSpec((), tf.float32),  # kl_weight
@@ -442,8 +456,8 @@ class Trainer:
             # Kingma et al. (2016), https://arxiv.org/abs/1606.04934, equation 15.
             floored_kl = tf.reduce_sum(tf.maximum(kl, free_bits))
             loss = reconstruction + kl_weight * floored_kl
-        gradient = tape.gradient(loss, self._weights.value)
-        gradient = tf.clip_by_norm(gradient, GRADIENT_CLIP_NORM * architecture.n_pixels)
+            scaled_loss = self._optimizer.scale_loss(loss)
+        gradient = tape.gradient(scaled_loss, self._weights.value)
         self._optimizer.apply([gradient], [self._weights])
         if architecture.likelihood == "gaussian":
             normaliser = objective.normaliser(architecture, noise_variance)

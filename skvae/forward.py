@@ -19,7 +19,7 @@ import tensorflow as tf
 from skvae.architecture import Architecture, convolution_links
 
 # A convolution is a product with a matrix where that has at most so many entries.
-_MAX_MATRIX_SIZE = 2**15
+_MAX_MATRIX_SIZE = 2**17
 
 # Outputs that a convolution computes together: the float32 lanes of a vector register.
 _LANES = 16
@@ -36,7 +36,8 @@ def encoder(architecture: Architecture, weights: list[Any]) -> Function:
     weights : list of tensors
         The encoder's, in the order of `Architecture.weight_shapes`.
     """
-    *convolutions, hidden, z_mean, z_log_var = _pairs(weights)
+    *computed, z_mean, z_log_var = _pairs(weights)
+    *convolutions, hidden = _cast(architecture, computed)
     layers = [
         _convolution(size, *pair)
         for size, pair in zip(architecture.stage_sizes, convolutions, strict=False)
@@ -44,11 +45,12 @@ def encoder(architecture: Architecture, weights: list[Any]) -> Function:
     n_features = hidden[0].shape[0]
 
     def encode(images: Any) -> tuple[Any, Any]:
-        x = images
+        x = tf.cast(images, architecture.compute_dtype)
         for layer in layers:
             x = tf.nn.relu(layer(x))
         x = tf.reshape(x, (-1, n_features))
         x = tf.nn.relu(_dense(x, *hidden))  # (n, 8 latent_dim)
+        x = tf.cast(x, tf.float32)
         return _dense(x, *z_mean), _dense(x, *z_log_var)
 
     return encode
@@ -63,7 +65,7 @@ def decoder(architecture: Architecture, weights: list[Any]) -> Function:
     weights : list of tensors
         The decoder's, in the order of `Architecture.weight_shapes`.
     """
-    hidden, *convolutions, output = _pairs(weights)
+    hidden, *convolutions, output = _cast(architecture, _pairs(weights))
     *sizes, (height, width) = architecture.stage_sizes
     layers = [
         _transposed_convolution(size, 2, *pair)
@@ -72,11 +74,12 @@ def decoder(architecture: Architecture, weights: list[Any]) -> Function:
     output_layer = _transposed_convolution(sizes[0], 1, *output)
 
     def decode(z: Any) -> Any:
-        x = tf.nn.relu(_dense(z, *hidden))
+        x = tf.cast(z, architecture.compute_dtype)
+        x = tf.nn.relu(_dense(x, *hidden))
         x = tf.reshape(x, (-1, height, width, architecture.stage_filters[-1]))
         for layer in layers:
             x = tf.nn.relu(layer(x))
-        return output_layer(x)
+        return tf.cast(output_layer(x), tf.float32)
 
     return decode
 
@@ -84,6 +87,14 @@ def decoder(architecture: Architecture, weights: list[Any]) -> Function:
 def _pairs(weights: list[Any]) -> list[tuple[Any, Any]]:
     """Kernel and bias of each layer."""
     return list(zip(weights[::2], weights[1::2], strict=True))
+
+
+def _cast(
+    architecture: Architecture, pairs: list[tuple[Any, Any]]
+) -> list[tuple[Any, Any]]:
+    """Kernels and biases in the dtype that layers compute in."""
+    dtype = architecture.compute_dtype
+    return [(tf.cast(kernel, dtype), tf.cast(bias, dtype)) for kernel, bias in pairs]
 
 
 def _dense(x: Any, kernel: Any, bias: Any) -> Any:
@@ -95,15 +106,21 @@ def _convolution(size: tuple[int, int], kernel: Any, bias: Any) -> Function:
 
     The kernel is (height, width, inputs, outputs).
     """
-    if _has_small_matrix(size, 2, kernel):
+    if _matrix_size(size, 2, kernel) <= _MAX_MATRIX_SIZE:
         matrix = _convolution_matrix(size, 2, kernel)
         return _matrix_product(matrix, bias, (*_strided(size, 2), kernel.shape[3]))
-    # Not bias_add: its gradient takes ten times as long where outputs are few.
-    if kernel.shape[0] == 1:
-        # The same with stride 2 writes beyond its memory in its gradient (TensorFlow
-        # 2.21 with oneDNN), where the last line and column go unread.
-        return lambda x: tf.nn.conv2d(x[:, ::2, ::2], kernel, 1, "SAME") + bias
-    return lambda x: tf.nn.conv2d(x, kernel, 2, "SAME") + bias
+
+    def convolution(x: Any) -> Any:
+        if kernel.shape[0] == 1:
+            # The gradient of stride 2 would write beyond its memory (TensorFlow 2.21
+            # with oneDNN), for the last line and column that such a kernel leaves out.
+            x = tf.nn.conv2d(x[:, ::2, ::2], kernel, 1, "SAME")
+        else:
+            x = tf.nn.conv2d(x, kernel, 2, "SAME")
+        # Not bias_add: its gradient takes ten times as long where outputs are few.
+        return x + bias
+
+    return convolution
 
 
 def _transposed_convolution(
@@ -114,20 +131,19 @@ def _transposed_convolution(
     The kernel is (height, width, outputs, inputs).
     """
     n_outputs = kernel.shape[2]
-    if _has_small_matrix(size, stride, kernel):
-        matrix = _transpose(_convolution_matrix(size, stride, kernel), (1, 0))
-        return _matrix_product(matrix, bias, (*size, n_outputs))
+    if _matrix_size(size, stride, kernel) <= _MAX_MATRIX_SIZE:
+        matrix = _convolution_matrix(size, stride, kernel)
+        shape = (*size, n_outputs)
+        return _matrix_product(matrix, bias, shape, is_transposed=True)
     if stride == 1 and _block_length(kernel) > 1:
         return _block_convolution(size, kernel, bias)
 
-    is_spread = kernel.shape[0] < stride  # as in `_convolution`
-
     def transposed_convolution(x: Any) -> Any:
-        if is_spread:
-            x = _spread(x, size)
         shape = (tf.shape(x)[0], *size, n_outputs)
-        strides = 1 if is_spread else stride
-        x = tf.nn.conv2d_transpose(x, kernel, shape, strides, "SAME")
+        if kernel.shape[0] < stride:  # as in `_convolution`
+            x = tf.nn.conv2d_transpose(_spread(x, size), kernel, shape, 1, "SAME")
+        else:
+            x = tf.nn.conv2d_transpose(x, kernel, shape, stride, "SAME")
         return _add_bias(x, bias)
 
     return transposed_convolution
@@ -165,9 +181,9 @@ def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return math.ceil(height / stride), math.ceil(width / stride)
 
 
-def _has_small_matrix(size: tuple[int, int], stride: int, kernel: Any) -> bool:
+def _matrix_size(size: tuple[int, int], stride: int, kernel: Any) -> int:
     n_pixels = math.prod(size) * math.prod(_strided(size, stride))
-    return n_pixels * math.prod(kernel.shape[2:]) <= _MAX_MATRIX_SIZE
+    return n_pixels * math.prod(kernel.shape[2:])
 
 
 def _convolution_matrix(size: tuple[int, int], stride: int, kernel: Any) -> Any:
@@ -178,38 +194,38 @@ def _convolution_matrix(size: tuple[int, int], stride: int, kernel: Any) -> Any:
     height, width, n_a, n_b = kernel.shape
     rows, columns = (convolution_links(length, stride, height) for length in size)
     # Which pixels each entry of the kernel joins.
-    links = np.einsum("kio,ljp->iojpkl", rows, columns)
+    links = np.einsum("kio,ljp->ijopkl", rows, columns)
     links = tf.constant(links.reshape(-1, height * width), kernel.dtype)
     matrix = links @ tf.reshape(kernel, (height * width, n_a * n_b))
-    matrix = tf.reshape(matrix, (*rows.shape[1:], *columns.shape[1:], n_a, n_b))
-    matrix = _transpose(matrix, (0, 2, 4, 1, 3, 5))
-    return tf.reshape(
-        matrix, (math.prod(size) * n_a, math.prod(_strided(size, stride)) * n_b)
-    )
+    n_larger, n_smaller = math.prod(size), math.prod(_strided(size, stride))
+    if n_a > 1:
+        matrix = tf.reshape(matrix, (n_larger, n_smaller, n_a, n_b))
+        matrix = _swap_middle_axes(matrix)
+    return tf.reshape(matrix, (n_larger * n_a, n_smaller * n_b))
 
 
-def _transpose(x: Any, axes: tuple[int, ...]) -> Any:
-    """tf.transpose of float32 in a fifth of its time where x is small.
+@tf.custom_gradient
+def _swap_middle_axes(x: Any) -> Any:
+    """tf.transpose(x, (0, 2, 1, 3)), in a fifth of its time if x is small.
 
     As integers the values do not go through the library that takes long to start.
     """
-
-    @tf.custom_gradient
-    def transpose(x: Any) -> Any:
-        inverse = tuple(int(axis) for axis in np.argsort(axes))
-        y = tf.bitcast(tf.transpose(tf.bitcast(x, tf.int32), axes), tf.float32)
-        return y, lambda gradient: _transpose(gradient, inverse)
-
-    return transpose(x)
+    integers = tf.bitcast(x, tf.uint32 if x.dtype == tf.float32 else tf.uint16)
+    y = tf.bitcast(tf.transpose(integers, (0, 2, 1, 3)), x.dtype)
+    return y, _swap_middle_axes
 
 
-def _matrix_product(matrix: Any, bias: Any, shape: tuple[int, ...]) -> Function:
-    """Images times a matrix, to images of a shape (H, W, channels)."""
-    n_inputs = matrix.shape[0]
+def _matrix_product(
+    matrix: Any, bias: Any, shape: tuple[int, ...], *, is_transposed: bool = False
+) -> Function:
+    """Images times a matrix, or its transpose, to images of a shape (H, W, C)."""
+    n_inputs = matrix.shape[1 if is_transposed else 0]
     biases = tf.tile(bias, [math.prod(shape[:2])])
 
     def product(x: Any) -> Any:
-        return tf.reshape(tf.reshape(x, (-1, n_inputs)) @ matrix + biases, (-1, *shape))
+        x = tf.reshape(x, (-1, n_inputs))
+        x = tf.matmul(x, matrix, transpose_b=is_transposed) + biases
+        return tf.reshape(x, (-1, *shape))
 
     return product
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from skvae import engine
+from skvae import engine, threads
 from skvae.architecture import Architecture
 from skvae.draws import RowDraws, row_draws
 from skvae.images import to_graph_dtype
@@ -119,10 +120,16 @@ class FittedNetwork:
     ) -> list[np.ndarray]:
         """Apply a function that gives tensors of rows; join each over the batches."""
         size = max(1, _BATCH_PIXELS // self.architecture.n_pixels)
-        batches = [
-            [output.numpy() for output in function(rows[start : start + size])]
-            for start in range(0, len(rows), size)
-        ]
+
+        def run_batch(start: int) -> list[np.ndarray]:
+            return [output.numpy() for output in function(rows[start : start + size])]
+
+        starts = range(0, len(rows), size)
+        if len(starts) == 1:
+            batches = [run_batch(0)]
+        else:
+            with ThreadPoolExecutor(threads.n_calls()) as pool:
+                batches = list(pool.map(run_batch, starts))
         joined = [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
         for output in joined:
             self._check_finite(output)

@@ -40,8 +40,19 @@ def n_parts(batch_pixels: int) -> int:
     """How many parts of a batch with so many pixels to compute side by side."""
     if _n_threads("intra") != 1:
         return 1
-    n_cores = _n_threads("inter") or joblib.cpu_count()
-    return max(1, min(n_cores, _MAX_PARTS, batch_pixels // _MIN_PART_PIXELS))
+    return max(1, min(_n_cores(), _MAX_PARTS, batch_pixels // _MIN_PART_PIXELS))
+
+
+def n_calls() -> int:
+    """How many calls of a graph function to have under way.
+
+    Two even where each uses all cores: none of its operations keeps them all busy.
+    """
+    return _n_cores() if _n_threads("intra") == 1 else 2
+
+
+def _n_cores() -> int:
+    return _n_threads("inter") or joblib.cpu_count()
 
 
 def _is_set_by_user() -> bool:

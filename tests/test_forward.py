@@ -90,7 +90,8 @@ def test_every_form_of_every_layer_is_keras(
     image_shape, kernel_size, max_matrix_size, monkeypatch
 ):
     monkeypatch.setattr(forward, "_MAX_MATRIX_SIZE", max_matrix_size)
-    assert_is_keras(Architecture(image_shape, 2, 4, 3, kernel_size, "linear", "mse"))
+    architecture = Architecture(image_shape, 2, 4, 3, kernel_size, "linear", "mse")
+    assert_is_keras(architecture)
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,25 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     assert reconstruction / 6 == pytest.approx(guides_reconstruction, rel=1e-5)
     assert kl / 6 == pytest.approx(np.mean(guides_kl), rel=1e-5)
     assert loss == pytest.approx(reconstruction + kl, rel=1e-5)
+
+
+def test_gradients_are_clipped_to_the_stated_norm():
+    """A step of plain gradient descent is as long as the clipped gradient."""
+    architecture = Architecture((4, 4, 1), 2, 2, 1, 3, "linear", "mse")
+    weights = architecture.pack(initial_weights(architecture, stream(0, 0)))
+    images = np.full((5, 4, 4, 1), 1e4, np.float32)
+    with engine.leased_trainer(architecture, "sgd", batch_size=5) as trainer:
+        trainer.load(weights, 0.5, [], learning_rate=0.01)
+        trainer.train_block(
+            images,
+            0.0,
+            1.0,
+            kl_weight=1.0,
+            free_bits=0.0,
+            batch_size=5,
+            noise_seed=0,
+            first_step=0,
+        )
+        stepped, _, _ = trainer.state()
+    length = np.linalg.norm(stepped.astype(float) - weights)
+    assert length == pytest.approx(0.01 * engine.GRADIENT_CLIP_NORM * 16, rel=1e-4)

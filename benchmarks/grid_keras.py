@@ -1,0 +1,66 @@
+"""The grid search with Keras: `python grid_keras.py`.
+
+A loop, for `keras.wrappers.SKLearnTransformer` cannot have it in GridSearchCV: it takes
+no images, as rows neither, for targets ("y should be a 1d array"), no model whose whole
+loss is added by a layer, and its clones forget `fit_kwargs`.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from grid import BATCH_SIZE, EPOCHS, GRID, HIDDEN_LAYERS, N_FOLDS, load_images, report
+from keras_vae import build_decoder, build_encoder, with_added_loss
+from sklearn.model_selection import KFold, ParameterGrid
+from workloads import KERNEL_SIZE, LEARNING_RATE
+
+
+def losses(
+    train: np.ndarray, test: np.ndarray, latent_dim: int, filters: int
+) -> tuple[float, float]:
+    """Loss of the last epoch of training, and of other images."""
+    network = {
+        "latent_dim": latent_dim,
+        "filters": filters,
+        "hidden_layers": HIDDEN_LAYERS,
+        "kernel_size": KERNEL_SIZE,
+    }
+    size = train.shape[1]
+    vae = with_added_loss(
+        build_encoder(size, **network), build_decoder(size, **network)
+    )
+    vae.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE))
+    shuffled = batches(train, is_shuffled=True)
+    history = vae.fit(shuffled, epochs=EPOCHS, shuffle=False, verbose=0)
+    held_out = vae.evaluate(batches(test, is_shuffled=False), verbose=0)
+    return history.history["loss"][-1], held_out
+
+
+def batches(images: np.ndarray, *, is_shuffled: bool) -> tf.data.Dataset:
+    """A dataset that is not tuned, which is faster here (see keras_side.py)."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.from_tensor_slices(images).with_options(options)
+    if is_shuffled:
+        dataset = dataset.shuffle(len(images))
+    return dataset.batch(BATCH_SIZE).prefetch(tf.data.AUTOTUNE)
+
+
+def main() -> None:
+    """Search, and print the outcome."""
+    images = load_images()[..., None]
+    candidates = list(ParameterGrid(GRID))
+    folds = list(KFold(N_FOLDS).split(images))
+    means = [
+        np.mean(
+            [losses(images[train], images[test], **choice) for train, test in folds],
+            axis=0,
+        )
+        for choice in candidates
+    ]
+    report(candidates, *np.transpose(means))
+
+
+if __name__ == "__main__":
+    main()

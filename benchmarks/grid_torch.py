@@ -1,0 +1,51 @@
+"""The grid search with PyTorch: `python grid_torch.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from grid import BATCH_SIZE, EPOCHS, GRID, HIDDEN_LAYERS, N_FOLDS, load_images, report
+from sklearn.model_selection import KFold, ParameterGrid
+from torch_vae import build_networks, mirrored, train_epoch, vae_loss
+from workloads import LEARNING_RATE
+
+
+def losses(
+    train: torch.Tensor, test: torch.Tensor, latent_dim: int, filters: int
+) -> tuple[float, float]:
+    """Loss of the last epoch of training, and of other images."""
+    encoder, decoder = build_networks(
+        train.shape[2:],
+        latent_dim=latent_dim,
+        filters=filters,
+        hidden_layers=HIDDEN_LAYERS,
+    )
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
+    for _ in range(EPOCHS):
+        training_loss = train_epoch(encoder, decoder, optimizer, train, BATCH_SIZE)
+    with torch.inference_mode():
+        z_mean, z_log_var = encoder(test)
+        z = z_mean + torch.exp(0.5 * z_log_var) * torch.randn_like(z_mean)
+        return training_loss, float(vae_loss(test, decoder(z), z_mean, z_log_var))
+
+
+def main() -> None:
+    """Search, and print the outcome."""
+    # Networks this small gain nothing from torch's second thread.
+    torch.set_num_threads(1)
+    images = mirrored(load_images())
+    candidates = list(ParameterGrid(GRID))
+    folds = list(KFold(N_FOLDS).split(images))
+    means = [
+        np.mean(
+            [losses(images[train], images[test], **choice) for train, test in folds],
+            axis=0,
+        )
+        for choice in candidates
+    ]
+    report(candidates, *np.transpose(means))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""One point of the growth benchmark, in a process of its own, which has to be new.
+
+`python growth_point.py COST N_IMAGES SIZE HIDDEN_LAYERS N_DRAWS` prints what it cost as
+JSON. Peaks of memory are read from /proc, which Linux alone has.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What warms up is too small to take memory that would be missed later.
+_N_WARM_UP = 128
+_MAX_RUNS = 3
+_ENOUGH_SECONDS = 10.0
+
+
+def random_images(n_images: int, size: int) -> np.ndarray:
+    """Noise (n, H, W) of uint8, which takes as long as anything to train on."""
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (n_images, size, size), np.uint8)
+
+
+def memory(name: str) -> float:
+    """VmRSS, the resident memory, or VmHWM, its peak since the last reset, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) / 1024
+    msg = f"/proc/self/status has no {name}."
+    raise RuntimeError(msg)
+
+
+def cost_of(call: Callable[[], Any], n_images: int) -> dict[str, float]:
+    """Median time of a few calls, and their peak of memory above what there was."""
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    times: list[float] = []
+    while len(times) < _MAX_RUNS and sum(times) < _ENOUGH_SECONDS:
+        start = perf_counter()
+        call()
+        times.append(perf_counter() - start)
+    return {
+        "ms an image": 1e3 * median(times) / n_images,
+        "MB at the peak": memory("VmHWM") - before,
+    }
+
+
+def fit_cost(vae: Any, images: np.ndarray, _: int) -> dict[str, float]:
+    """One epoch, after a fit of the same architecture."""
+    vae.fit(images[:_N_WARM_UP])
+    return cost_of(lambda: vae.fit(images), len(images))
+
+
+def transform_cost(vae: Any, images: np.ndarray, _: int) -> dict[str, float]:
+    """Encode all images."""
+    vae.fit(images[:_N_WARM_UP]).transform(images[:_N_WARM_UP])
+    return cost_of(lambda: vae.transform(images), len(images))
+
+
+def score_cost(vae: Any, images: np.ndarray, n_draws: int) -> dict[str, float]:
+    """Score all images."""
+    vae.fit(images[:_N_WARM_UP]).score_samples(images[:2], n_draws=1)
+    return cost_of(lambda: vae.score_samples(images, n_draws), len(images))
+
+
+def first_fit_cost(vae: Any, images: np.ndarray, _: int) -> dict[str, float]:
+    """What a first fit takes besides what every fit takes."""
+    import_seconds = seconds_of(lambda: import_module("skvae.engine"))
+    first = seconds_of(lambda: vae.fit(images))
+    second = seconds_of(lambda: vae.fit(images))
+    # TensorFlow itself has by now started.
+    vae.set_params(latent_dim=vae.latent_dim + 1)
+    other_first = seconds_of(lambda: vae.fit(images))
+    other_second = seconds_of(lambda: vae.fit(images))
+    return {
+        "s to import TensorFlow": import_seconds,
+        "s more for the first fit than the second": first - second,
+        "s more for another architecture's first": other_first - other_second,
+    }
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Duration of a call."""
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+COSTS = {
+    "fit": fit_cost,
+    "transform": transform_cost,
+    "score_samples": score_cost,
+    "first fit": first_fit_cost,
+}
+
+
+def main() -> None:
+    """Measure one point, and print it."""
+    cost, *numbers = sys.argv[1:]
+    n_images, size, hidden_layers, n_draws = map(int, numbers)
+    start = perf_counter()
+    skvae = import_module("skvae")
+    import_seconds = perf_counter() - start
+    # Noise gives latents nothing to say.
+    warnings.simplefilter("ignore", skvae.exceptions.PosteriorCollapseWarning)
+    vae = skvae.ConvVAE(hidden_layers=hidden_layers, epochs=1, random_state=0)
+    point = COSTS[cost](vae, random_images(n_images, size), n_draws)
+    if cost == "first fit":
+        point = {"s to import skvae": import_seconds, **point}
+    json.dump(point, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The side of Keras in the speed benchmark: the guide's VAE, `fit` and `predict`."""
+
+from __future__ import annotations
+
+from itertools import product, starmap
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras_vae import (
+    TrainStepVAE,
+    build_decoder,
+    build_encoder,
+    kl_divergence,
+    load_weights,
+    squared_error,
+    with_added_loss,
+)
+from timing import fastest, seconds_a_call
+from workloads import FILTERS, KERNEL_SIZE, LATENT_DIM, LEARNING_RATE, make_images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workloads import Encoding as EncodingWorkload
+    from workloads import Training as TrainingWorkload
+
+_NETWORK = {"latent_dim": LATENT_DIM, "filters": FILTERS, "kernel_size": KERNEL_SIZE}
+_MODELS = {"train_step": TrainStepVAE, "add_loss": with_added_loss}
+_STEPS_PER_EXECUTION = (8, 32)
+_BATCH_SIZES = (32, 256, 1024)
+
+
+class _Form(NamedTuple):
+    model: str
+    feed: str
+    steps_per_execution: int = 1
+    jit_compile: bool = False
+
+    def __str__(self) -> str:
+        xla = ", jit_compile" if self.jit_compile else ""
+        steps = f"steps_per_execution={self.steps_per_execution}"
+        return f"{self.model}, {self.feed}, {steps}{xla}"
+
+    @property
+    def compiled(self) -> _Form:
+        """What a compiled model depends on."""
+        return self._replace(feed="")
+
+
+class Training:
+    """Whole calls of `fit`, each from the same weights and a new optimizer's state."""
+
+    def __init__(self, workload: TrainingWorkload) -> None:
+        self._workload = workload
+        self._images = make_images(workload)[..., None]  # (n, H, W, 1)
+        dataset = tf.data.Dataset.from_tensor_slices(self._images)
+        # While a dataset is tuned, the end of each epoch can wait for the thread that
+        # tunes it, for as long again as the epoch took: in TensorFlow 2.21 it looks up
+        # after 10 ms, 30 ms, 70 ms and so on.
+        untuned = tf.data.Options()
+        untuned.autotune.enabled = False
+        # Each feed as arguments of `fit`.
+        self._feeds: dict[str, dict[str, Any]] = {
+            "array": {"x": self._images, "batch_size": workload.batch_size},
+            "tf.data": self._batches(dataset),
+            "tf.data cached": self._batches(dataset.cache()),
+            "tf.data without autotune": self._batches(dataset.with_options(untuned)),
+        }
+        self._models: dict[_Form, keras.Model] = {}
+        self._optimizer_starts: dict[_Form, list[np.ndarray]] = {}
+        self._chosen: dict[str, _Form] = {}
+
+    def check(self, weights: dict[str, np.ndarray], n_images: int) -> tuple[int, float]:
+        """Number of weights; loss of the first images at the means of their latents."""
+        self._weights = weights
+        encoder, decoder = self._networks()
+        variables = [*encoder.trainable_variables, *decoder.trainable_variables]
+        images = self._images[:n_images]
+        z_mean, z_log_var, _ = encoder(images)
+        errors = squared_error(images, decoder(z_mean))
+        loss = keras.ops.mean(errors + kl_divergence(z_mean, z_log_var))
+        return sum(int(np.prod(v.shape)) for v in variables), float(loss)
+
+    def forms(self) -> dict[str, str]:
+        """The fastest ways to write it: plain, with several steps an execution, XLA.
+
+        XLA, which Keras leaves out on processors by itself, is timed only where it
+        gains.
+        """
+
+        def seconds(form: _Form) -> float:
+            return self._train(form, epochs=1)[0]
+
+        plain = fastest(starmap(_Form, product(_MODELS, self._feeds)), seconds)
+        several = fastest(
+            [plain._replace(steps_per_execution=n) for n in _STEPS_PER_EXECUTION],
+            seconds,
+        )
+        with_xla = [several._replace(model=m, jit_compile=True) for m in _MODELS]
+        best = fastest([several, *with_xla], seconds)
+        self._chosen = {"Keras fit": plain, "Keras fit, several steps": several}
+        if best.jit_compile:
+            self._chosen["Keras fit, XLA"] = best
+        return {name: str(form) for name, form in self._chosen.items()}
+
+    def train(self, name: str) -> tuple[float, float]:
+        """Seconds of a fit; mean loss of its last epoch."""
+        return self._train(self._chosen[name], self._workload.epochs)
+
+    def _train(self, form: _Form, epochs: int) -> tuple[float, float]:
+        key = form.compiled
+        if key not in self._models:
+            self._compile(key)
+        model = self._models[key]
+        load_weights(
+            [model.get_layer("encoder"), model.get_layer("decoder")], self._weights
+        )
+        variables = model.optimizer.variables
+        for variable, start in zip(variables, self._optimizer_starts[key], strict=True):
+            variable.assign(start)
+        start = perf_counter()
+        history = model.fit(**self._feeds[form.feed], epochs=epochs, verbose=0)
+        return perf_counter() - start, history.history["loss"][-1]
+
+    def _compile(self, key: _Form) -> None:
+        model = _MODELS[key.model](*self._networks())
+        model.compile(
+            optimizer=keras.optimizers.Adam(LEARNING_RATE),
+            steps_per_execution=key.steps_per_execution,
+            jit_compile=key.jit_compile,
+        )
+        model.optimizer.build(model.trainable_variables)
+        self._models[key] = model
+        self._optimizer_starts[key] = [
+            np.array(variable) for variable in model.optimizer.variables
+        ]
+
+    def _networks(self) -> tuple[keras.Model, keras.Model]:
+        network = {**_NETWORK, "hidden_layers": self._workload.hidden_layers}
+        encoder = build_encoder(self._workload.size, **network)
+        decoder = build_decoder(self._workload.size, **network)
+        load_weights([encoder, decoder], self._weights)
+        return encoder, decoder
+
+    def _batches(self, dataset: tf.data.Dataset) -> dict[str, Any]:
+        shuffled = dataset.shuffle(self._workload.n_images)
+        batches = shuffled.batch(self._workload.batch_size)
+        # It is shuffled, and Keras warns that it will not do so once more.
+        return {"x": batches.prefetch(tf.data.AUTOTUNE), "shuffle": False}
+
+
+class Encoding:
+    """Calls of an encoder that gives z_mean alone."""
+
+    def __init__(self, workload: EncodingWorkload) -> None:
+        self._images = make_images(workload)[..., None]  # (n, H, W, 1)
+        self._sampling_encoder = build_encoder(
+            workload.size, hidden_layers=workload.hidden_layers, **_NETWORK
+        )
+        z_mean = self._sampling_encoder.outputs[0]
+        self._encoder = keras.Model(self._sampling_encoder.inputs, z_mean)
+        self._functions: dict[str, Callable[[int], np.ndarray]] = {
+            "Keras predict": self._predict,
+            "Keras predict_on_batch": self._predict_on_batches,
+        }
+        self._batch_sizes: dict[str, int] = {}
+
+    def check(self, weights: dict[str, np.ndarray]) -> np.ndarray:
+        """Take the weights and encode once: (n, latent_dim)."""
+        load_weights([self._sampling_encoder], weights)
+        return self._predict(_BATCH_SIZES[0])
+
+    def forms(self) -> dict[str, str]:
+        """Both functions that predict, with their best batch sizes."""
+        batch_sizes = [1] if len(self._images) == 1 else _BATCH_SIZES
+        for name, function in self._functions.items():
+            self._batch_sizes[name] = fastest(
+                batch_sizes, lambda size, f=function: seconds_a_call(lambda: f(size))
+            )
+        return {name: f"batch_size={size}" for name, size in self._batch_sizes.items()}
+
+    def encode(self, name: str) -> float:
+        """Seconds of a call."""
+        function, batch_size = self._functions[name], self._batch_sizes[name]
+        return seconds_a_call(lambda: function(batch_size))
+
+    def _predict(self, batch_size: int) -> np.ndarray:
+        return self._encoder.predict(self._images, batch_size=batch_size, verbose=0)
+
+    def _predict_on_batches(self, batch_size: int) -> np.ndarray:
+        starts = range(0, len(self._images), batch_size)
+        batches = [self._images[start : start + batch_size] for start in starts]
+        return np.concatenate([self._encoder.predict_on_batch(x) for x in batches])

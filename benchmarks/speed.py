@@ -1,0 +1,311 @@
+"""Speed of ConvVAE beside Keras, PyTorch and pythae with the same network and loss.
+
+The network is the guide's, the loss its "sum of squared errors + KL".
+
+1. Training on images of 8 x 8, 32 x 32 and 128 x 128, from the same weights.
+2. Encoding one image, and many.
+3. A grid search of 6 settings and 3 folds, a whole process with all its imports.
+4. The part of TensorFlow's rate of matrix products that training reaches.
+
+In a checkout, on a machine with nothing else to do, some 25 minutes on 2 cores:
+
+    pip install -e '.[benchmarks]'
+    python benchmarks/speed.py
+
+writes speed.csv and speed.png beside this file, and prints the table.
+
+Before anything is timed, all sides are given ConvVAE's weights and have to agree on the
+loss, or on the latents; after it, on the loss that training ends with. Each side works
+in a process of its own, compiled and warmed up, and all take turns (A B C, A B C, ...);
+ratios are taken turn by turn. What a first fit costs more than others is in growth.py.
+Each side other than ConvVAE is timed in the fastest of several forms, which the csv
+names: ways to feed images and to write the loss in Keras, memory layouts, optimizers
+and numbers of threads in PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from speed_results import SETTINGS, Series, draw_picture, print_table, write_csv
+from worker import QUIET, Worker
+from workloads import Encoding, Training, forward_multiply_adds
+
+FOLDER = Path(__file__).parent
+
+# Others than float32 are timed in training at the size of BOUND.
+POLICIES = ("float32", "mixed_bfloat16")
+
+TRAININGS = (
+    Training(size=8, hidden_layers=2, batch_size=32, n_images=3200, epochs=6),
+    Training(size=32, hidden_layers=2, batch_size=128, n_images=2560, epochs=4),
+    Training(size=128, hidden_layers=4, batch_size=64, n_images=256, epochs=3),
+)
+# The training that is compared with matrix products.
+BOUND = TRAININGS[-1]
+ENCODINGS = (
+    Encoding(size=8, hidden_layers=2, n_images=1),
+    Encoding(size=32, hidden_layers=2, n_images=10_000),
+    Encoding(size=128, hidden_layers=4, n_images=1000),
+)
+TRAINING_TURNS = 5
+ENCODING_TURNS = 9
+GRID_TURNS = 3
+
+# Side, setting and command of each grid search.
+GRID_SEARCHES = (
+    ("skvae", "default", "grid_skvae.py 1 threading"),
+    ("skvae", "threads", "grid_skvae.py 1 threading"),
+    ("skvae, 2 threads", "default", "grid_skvae.py 2 threading"),
+    ("skvae, 2 threads", "threads", "grid_skvae.py 2 threading"),
+    ("skvae, 2 processes", "default", "grid_skvae.py 2 loky"),
+    ("Keras", "default", "grid_keras.py"),
+    ("PyTorch", "default", "grid_torch.py"),
+)
+GRID_SEARCH = "grid search"
+
+# The sides differ in rounding, in the order of images and in their noise.
+LOSS_RTOL = 1e-4
+POLICY_LOSS_RTOL = 0.02
+LATENT_ATOL = 1e-4
+TRAINED_LOSS_RTOL = 0.05
+GRID_LOSS_RTOL = 0.10
+
+
+class Side(NamedTuple):
+    """What a worker makes, in which setting, and how near its loss has to be."""
+
+    target: str
+    setting: str
+    arguments: tuple[str, ...] = ()
+    loss_rtol: float = LOSS_RTOL
+
+
+class Entry(NamedTuple):
+    """One form of a side, ready in its worker."""
+
+    worker: Worker
+    side: str
+    setting: str
+    form: str
+
+
+# Training.
+
+
+def training_sides(workload: Training) -> list[Side]:
+    """All sides, ConvVAE's first."""
+    sides = [
+        Side("skvae_side:Training", "default"),
+        Side("skvae_side:Training", "threads"),
+        Side("keras_side:Training", "default"),
+        Side("keras_side:Training", "threads"),
+        Side("torch_side:Training", "default"),
+        Side("pythae_side:Training", "default"),
+    ]
+    if workload == BOUND:
+        for policy in POLICIES:
+            if policy != "float32":
+                sides += [
+                    Side("skvae_side:Training", setting, (policy,), POLICY_LOSS_RTOL)
+                    for setting in SETTINGS
+                ]
+    return sides
+
+
+def start(stack: ExitStack, side: Side, *arguments: Any) -> Worker:
+    """Start a worker, which ends with the stack."""
+    environment = SETTINGS[side.setting]
+    arguments = (*arguments, *side.arguments)
+    return stack.enter_context(Worker(side.target, *arguments, environment=environment))
+
+
+def measure_training(workload: Training) -> list[Series]:
+    """Images a second of all sides."""
+    with ExitStack() as stack:
+        workers = {
+            side: start(stack, side, workload) for side in training_sides(workload)
+        }
+        check_same_losses(workload, workers)
+        entries = ready_entries(workers)
+        matrix_product = None
+        if workload == BOUND:
+            side = Side("matrix_product:MatrixProduct", "default")
+            matrix_product = start(stack, side)
+            matrix_product.ask("rate")
+
+        n_trained = workload.n_images * workload.epochs
+        rates: list[list[float]] = [[] for _ in entries]
+        flops: list[float] = []
+        losses: dict[str, float] = {}
+        for _ in range(TRAINING_TURNS):
+            for entry, side_rates in zip(entries, rates, strict=True):
+                seconds, loss = entry.worker.ask("train", entry.side)
+                side_rates.append(n_trained / seconds)
+                losses[f"{entry.side}, {entry.setting}"] = loss
+            if matrix_product:
+                flops.append(matrix_product.ask("rate"))
+    check_trained_losses(str(workload), losses)
+    series = [
+        Series(str(workload), entry.side, entry.setting, entry.form, "images/s", values)
+        for entry, values in zip(entries, rates, strict=True)
+    ]
+    return series + parts_of_bound(workload, series, flops) if flops else series
+
+
+def ready_entries(workers: dict[Side, Worker]) -> list[Entry]:
+    """All forms to time, chosen and warmed up."""
+    return [
+        Entry(worker, name, side.setting, form)
+        for side, worker in workers.items()
+        for name, form in worker.ask("forms").items()
+    ]
+
+
+def check_same_losses(workload: Training, workers: dict[Side, Worker]) -> None:
+    """Give all the same weights; assert their number, and the loss with them."""
+    weights = next(iter(workers.values())).ask("start_weights")
+    n_images = workload.batch_size
+    checks = [worker.ask("check", weights, n_images) for worker in workers.values()]
+    n_weights, loss = checks[0]
+    for side, (side_n_weights, side_loss) in zip(workers, checks, strict=True):
+        assert side_n_weights == n_weights
+        assert math.isclose(side_loss, loss, rel_tol=side.loss_rtol), (side_loss, loss)
+
+
+def check_trained_losses(workload: str, losses: dict[str, float]) -> None:
+    """Print the last epoch's losses and assert that training did the same."""
+    middle = median(losses.values())
+    for name, loss in losses.items():
+        print(f"  {workload}, {name}: loss {loss:.4g} after training", flush=True)
+        assert math.isclose(loss, middle, rel_tol=TRAINED_LOSS_RTOL), (loss, middle)
+
+
+def parts_of_bound(
+    workload: Training, trainings: list[Series], flops: list[float]
+) -> list[Series]:
+    """Rate of matrix products, and the part of it that ConvVAE's trainings reach.
+
+    A step takes the products of the forward pass three times: for the outputs, for the
+    gradients of the inputs and for those of the weights.
+    """
+    flops_an_image = 3 * 2 * forward_multiply_adds(workload)
+    name = str(workload)
+    in_giga = [rate / 1e9 for rate in flops]
+    parts = [Series(name, "matrix product", "default", "", "GFLOP/s", in_giga)]
+    for training in trainings:
+        if training.side.startswith("skvae"):
+            values = [
+                rate * flops_an_image / bound
+                for rate, bound in zip(training.values, flops, strict=True)
+            ]
+            unit = "of matrix product"
+            parts.append(training._replace(unit=unit, values=values))
+    return parts
+
+
+# Encoding.
+
+
+def measure_encoding(workload: Encoding) -> list[Series]:
+    """Milliseconds a call of all sides."""
+    sides = [
+        Side("skvae_side:Encoding", "default"),
+        Side("skvae_side:Encoding", "threads"),
+        Side("keras_side:Encoding", "default"),
+        Side("keras_side:Encoding", "threads"),
+        Side("torch_side:Encoding", "default"),
+    ]
+    with ExitStack() as stack:
+        workers = {side: start(stack, side, workload) for side in sides}
+        weights = workers[sides[0]].ask("weights")
+        latents = [worker.ask("check", weights) for worker in workers.values()]
+        for side_latents in latents:
+            np.testing.assert_allclose(
+                side_latents, latents[0], rtol=0, atol=LATENT_ATOL
+            )
+        entries = ready_entries(workers)
+        times: list[list[float]] = [[] for _ in entries]
+        for _ in range(ENCODING_TURNS):
+            for entry, side_times in zip(entries, times, strict=True):
+                side_times.append(1e3 * entry.worker.ask("encode", entry.side))
+    return [
+        Series(str(workload), entry.side, entry.setting, entry.form, "ms", values)
+        for entry, values in zip(entries, times, strict=True)
+    ]
+
+
+# Grid search.
+
+
+def measure_grid_search() -> list[Series]:
+    """Seconds of whole processes."""
+    times: list[list[float]] = [[] for _ in GRID_SEARCHES]
+    for turn in range(GRID_TURNS):
+        outcomes = {}
+        for search, side_times in zip(GRID_SEARCHES, times, strict=True):
+            side, setting, command = search
+            script, *arguments = command.split()
+            start_time = perf_counter()
+            process = subprocess.run(  # noqa: S603 - a script of our own
+                [sys.executable, FOLDER / script, *arguments],
+                env=os.environ | QUIET | SETTINGS[setting],
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            side_times.append(perf_counter() - start_time)
+            outcomes[f"{side}, {setting}"] = json.loads(process.stdout)
+        if turn == 0:
+            check_grid_searches(outcomes)
+    return [
+        Series(GRID_SEARCH, side, setting, command, "s", values)
+        for (side, setting, command), values in zip(GRID_SEARCHES, times, strict=True)
+    ]
+
+
+def check_grid_searches(outcomes: dict[str, dict[str, Any]]) -> None:
+    """Print what was found and assert that the searches trained alike."""
+    middle = median(outcome["training"] for outcome in outcomes.values())
+    for name, outcome in outcomes.items():
+        print(
+            f"  {GRID_SEARCH}, {name}: best {outcome['best']}, mean loss after "
+            f"training {outcome['training']:.4g}, held out {outcome['held_out']:.4g}",
+            flush=True,
+        )
+        assert math.isclose(outcome["training"], middle, rel_tol=GRID_LOSS_RTOL)
+
+
+def main() -> None:
+    """Measure all, and write csv, picture and table."""
+    start_time = perf_counter()
+
+    def say(what: str) -> None:
+        print(f"{perf_counter() - start_time:5.0f} s  {what}", flush=True)
+
+    series = []
+    for training in TRAININGS:
+        say(str(training))
+        series += measure_training(training)
+    for encoding in ENCODINGS:
+        say(str(encoding))
+        series += measure_encoding(encoding)
+    say(GRID_SEARCH)
+    series += measure_grid_search()
+    say("done")
+    write_csv(series, FOLDER / "speed.csv")
+    draw_picture(series, FOLDER / "speed.png")
+    print_table(series)
+
+
+if __name__ == "__main__":
+    main()

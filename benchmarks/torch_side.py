@@ -1,0 +1,156 @@
+"""The side of PyTorch in the speed benchmark: an eager loop, and inference."""
+
+from __future__ import annotations
+
+from itertools import product
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from timing import fastest, seconds_a_call
+from torch_vae import (
+    Decoder,
+    Encoder,
+    build_networks,
+    load_weights,
+    mirrored,
+    train_epoch,
+    vae_loss,
+)
+from workloads import FILTERS, LATENT_DIM, LEARNING_RATE, make_images
+
+if TYPE_CHECKING:
+    from workloads import Encoding as EncodingWorkload
+    from workloads import Training as TrainingWorkload
+
+_LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+_ADAMS: dict[str, dict[str, bool]] = {
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
+_BATCH_SIZES = (32, 256, 1024)
+
+
+def _networks(workload: TrainingWorkload | EncodingWorkload) -> tuple[Encoder, Decoder]:
+    return build_networks(
+        (workload.size, workload.size),
+        latent_dim=LATENT_DIM,
+        filters=FILTERS,
+        hidden_layers=workload.hidden_layers,
+    )
+
+
+def _thread_counts() -> list[int]:
+    """One thread and as many as PyTorch takes by itself."""
+    return sorted({1, torch.get_num_threads()})
+
+
+class _TrainingForm(NamedTuple):
+    layout: str
+    adam: str
+    n_threads: int
+
+    def __str__(self) -> str:
+        return f"{self.layout}, {self.adam} Adam, threads={self.n_threads}"
+
+
+class Training:
+    """The loop over epochs, each time from the same weights and with a new Adam."""
+
+    def __init__(self, workload: TrainingWorkload) -> None:
+        self._workload = workload
+        self._images = mirrored(make_images(workload))
+        self._encoder, self._decoder = _networks(workload)
+
+    def check(self, weights: dict[str, np.ndarray], n_images: int) -> tuple[int, float]:
+        """Number of weights; loss of the first images at the means of their latents."""
+        self._weights = weights
+        load_weights(self._encoder, self._decoder, weights)
+        images = self._images[:n_images]
+        with torch.inference_mode():
+            z_mean, z_log_var = self._encoder(images)
+            loss = vae_loss(images, self._decoder(z_mean), z_mean, z_log_var)
+        return sum(weight.numel() for weight in self._parameters()), float(loss)
+
+    def forms(self) -> dict[str, str]:
+        """The fastest form of memory layout, Adam and number of threads."""
+        forms = [
+            _TrainingForm(*choice)
+            for choice in product(_LAYOUTS, _ADAMS, _thread_counts())
+        ]
+        self._form = fastest(forms, lambda form: self._train(form, epochs=1)[0])
+        return {"PyTorch": str(self._form)}
+
+    def train(self, _: str) -> tuple[float, float]:
+        """Seconds of all epochs; mean loss of the last one."""
+        return self._train(self._form, self._workload.epochs)
+
+    def _train(self, form: _TrainingForm, epochs: int) -> tuple[float, float]:
+        torch.set_num_threads(form.n_threads)
+        layout = {"memory_format": _LAYOUTS[form.layout]}
+        images = self._images.to(**layout)
+        encoder, decoder = self._encoder.to(**layout), self._decoder.to(**layout)
+        load_weights(encoder, decoder, self._weights)
+        optimizer = torch.optim.Adam(
+            self._parameters(), LEARNING_RATE, **_ADAMS[form.adam]
+        )
+        start = perf_counter()
+        for _ in range(epochs):
+            loss = train_epoch(
+                encoder, decoder, optimizer, images, self._workload.batch_size
+            )
+        return perf_counter() - start, loss
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [*self._encoder.parameters(), *self._decoder.parameters()]
+
+
+class _EncodingForm(NamedTuple):
+    layout: str
+    batch_size: int
+    n_threads: int
+
+    def __str__(self) -> str:
+        batch = f"batch_size={self.batch_size}"
+        return f"{self.layout}, {batch}, threads={self.n_threads}"
+
+
+class Encoding:
+    """Inference from a numpy array to a numpy array."""
+
+    def __init__(self, workload: EncodingWorkload) -> None:
+        # As an array, to which a caller's images are not mirrored.
+        self._images = mirrored(make_images(workload)).numpy()  # (n, 1, H, W)
+        self._encoder, self._decoder = _networks(workload)
+
+    def check(self, weights: dict[str, np.ndarray]) -> np.ndarray:
+        """Take the weights and encode once: (n, latent_dim)."""
+        load_weights(self._encoder, self._decoder, weights)
+        return self._encode(_EncodingForm("contiguous", _BATCH_SIZES[0], 1))
+
+    def forms(self) -> dict[str, str]:
+        """The fastest form of memory layout, batch size and number of threads."""
+        batch_sizes = [1] if len(self._images) == 1 else _BATCH_SIZES
+        forms = [
+            _EncodingForm(*choice)
+            for choice in product(_LAYOUTS, batch_sizes, _thread_counts())
+        ]
+        self._form = fastest(forms, self._seconds)
+        return {"PyTorch": str(self._form)}
+
+    def encode(self, _: str) -> float:
+        """Seconds of a call."""
+        return self._seconds(self._form)
+
+    def _seconds(self, form: _EncodingForm) -> float:
+        torch.set_num_threads(form.n_threads)
+        self._encoder.to(memory_format=_LAYOUTS[form.layout])
+        return seconds_a_call(lambda: self._encode(form))
+
+    def _encode(self, form: _EncodingForm) -> Any:
+        with torch.inference_mode():
+            images = torch.from_numpy(self._images)
+            images = images.to(memory_format=_LAYOUTS[form.layout])
+            batches = [self._encoder(x)[0] for x in images.split(form.batch_size)]
+            return torch.cat(batches).numpy()

@@ -1,0 +1,84 @@
+"""What the speed benchmark trains on and encodes, the same on all sides."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from skvae.architecture import Architecture
+
+LATENT_DIM = 4
+FILTERS = 8
+KERNEL_SIZE = 3
+LEARNING_RATE = 1e-3
+
+
+class Training(NamedTuple):
+    """Images and network of a fit, which one timed unit repeats from the start."""
+
+    size: int  # height and width of an image
+    hidden_layers: int
+    batch_size: int
+    n_images: int
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"train {self.size}x{self.size}"
+
+
+class Encoding(NamedTuple):
+    """Images and network of a call that encodes; a timed unit is some calls."""
+
+    size: int
+    hidden_layers: int
+    n_images: int
+
+    def __str__(self) -> str:
+        rows = "row" if self.n_images == 1 else "rows"
+        return f"encode {self.n_images} {rows} {self.size}x{self.size}"
+
+
+def architecture(workload: Training | Encoding) -> Architecture:
+    """The network, as skvae names its layers and their shapes."""
+    return Architecture(
+        image_shape=(workload.size, workload.size, 1),
+        latent_dim=LATENT_DIM,
+        filters=FILTERS,
+        hidden_layers=workload.hidden_layers,
+        kernel_size=KERNEL_SIZE,
+        last_activation="sigmoid",
+        likelihood="mse",
+    )
+
+
+def forward_multiply_adds(workload: Training | Encoding) -> int:
+    """Products of a weight and a value that one image takes to encode and decode."""
+    network = architecture(workload)
+    n_pixels = [math.prod(size) for size in network.stage_sizes]
+    n_uses = {"decoder_output": n_pixels[0]}
+    for i in range(network.hidden_layers):
+        # A kernel is used once for each pixel on the smaller side of its convolution.
+        n_uses[f"encoder_conv_{i}"] = n_pixels[i + 1]
+        n_uses[f"decoder_conv_{i}"] = n_pixels[network.hidden_layers - i]
+    total = 0
+    for path, shape in network.weight_shapes.items():
+        layer, _, kind = path.partition("/")
+        if kind == "kernel":
+            total += math.prod(shape) * n_uses.get(layer, 1)
+    return total
+
+
+def make_images(workload: Training | Encoding) -> np.ndarray:
+    """Two blobs of light an image, anywhere, and noise: (n, H, W) float32 in 0 to 1."""
+    generator = np.random.default_rng(0)
+    n, size = workload.n_images, workload.size
+    pixels = np.arange(size, dtype=np.float32)
+    images = 0.05 * generator.standard_normal((n, size, size), np.float32)
+    for _ in range(2):
+        centres = generator.uniform(0, size, (2, n, 1)).astype(np.float32)
+        # (2, n, size): how light falls off down the rows and along the columns.
+        rows, columns = np.exp(-0.5 * ((pixels - centres) / (0.15 * size)) ** 2)
+        images += rows[:, :, None] * columns[:, None, :]
+    return images.clip(0, 1, out=images)

@@ -1,0 +1,108 @@
+"""Layers may compute in 16 bits; what goes in and what comes out does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import TINY, assert_same_fit
+
+from skvae import ConvVAE, engine
+from skvae.architecture import Architecture
+from skvae.draws import stream
+from skvae.inference import FittedNetwork
+from skvae.initialization import initial_weights
+
+# Of 11 and 8 bits, with room for a few roundings on the way.
+TOLERANCES = {"mixed_float16": 4e-3, "mixed_bfloat16": 3e-2}
+policies = pytest.mark.parametrize("policy", TOLERANCES)
+
+
+@pytest.fixture
+def architecture():
+    """Convolutions in all forms: 32 x 32 is too large for the smallest's."""
+    return Architecture((32, 32, 1), 3, 4, 4, 3, "sigmoid", "mse")
+
+
+@pytest.fixture
+def weights(architecture):
+    return architecture.pack(initial_weights(architecture, stream(0, 0)))
+
+
+def assert_near(value, reference, tolerance):
+    assert np.abs(value - reference).max() < tolerance * np.abs(reference).max()
+    assert (value != reference).any()
+
+
+@policies
+def test_latents_images_and_scores_are_near_those_of_float32(
+    architecture, weights, policy
+):
+    images = np.random.default_rng(0).random((5, 32, 32, 1), dtype=np.float32)
+    reference, mixed = (
+        FittedNetwork(replace(architecture, dtype_policy=p), weights, (0.0, 1.0), 0)
+        for p in ("float32", policy)
+    )
+    for one, other in zip(reference.encode(images), mixed.encode(images), strict=True):
+        assert other.dtype == np.float32
+        assert_near(other, one, TOLERANCES[policy])
+    z = reference.encode(images)[0]
+    assert mixed.decode(z).dtype == np.float32
+    assert_near(mixed.decode(z), reference.decode(z), TOLERANCES[policy])
+    scores = mixed.score(images, 0.5, 4)
+    assert scores.dtype == np.float64
+    assert_near(scores, reference.score(images, 0.5, 4), TOLERANCES[policy])
+
+
+@policies
+def test_a_step_is_near_that_of_float32(architecture, weights, policy):
+    # Brighter than what is decoded at first: gradients add up rather than cancel.
+    images = np.random.default_rng(0).uniform(0.8, 1, (8, 32, 32, 1))
+    steps = []
+    for p in ("float32", policy):
+        mixed = replace(architecture, dtype_policy=p)
+        with engine.leased_trainer(mixed, "sgd", 8) as trainer:
+            trainer.load(weights, 0.5, [], learning_rate=1e-4)
+            trainer.train_block(
+                images.astype(np.float32),
+                0.0,
+                1.0,
+                kl_weight=1.0,
+                free_bits=0.0,
+                batch_size=8,
+                noise_seed=0,
+                first_step=0,
+            )
+            stepped, _, _ = trainer.state()
+        assert stepped.dtype == np.float32
+        steps.append(stepped - weights)
+    error = np.linalg.norm(steps[1] - steps[0]) / np.linalg.norm(steps[0])
+    assert 0 < error < 0.01
+
+
+@policies
+def test_training_goes_on_with_the_same_bits(images, policy):
+    """The optimizer's state includes float16's loss scale."""
+    vae = ConvVAE(**TINY, dtype_policy=policy, warm_start=True).fit(images).fit(images)
+    whole = ConvVAE(**{**TINY, "epochs": 6}, dtype_policy=policy).fit(images)
+    assert_same_fit(vae, whole)
+    assert all(weight.dtype == np.float32 for weight in vae.weights_.values())
+    assert vae.transform(images).dtype == np.float32
+    # Keras's models have the weights and compute in float32.
+    assert vae.to_keras().decoder(vae.transform(images[:2])).dtype == "float32"
+
+
+def test_float16_gets_over_gradients_beyond_its_range(images, monkeypatch):
+    """The loss scale falls until they fit; the steps in between are left out."""
+    monkeypatch.setattr(engine, "FLOAT16_LOSS_SCALE", 2.0**24)
+    # A network of its own: the others' trainers have started at another scale.
+    params = {**TINY, "filters": 3, "epochs": 8, "dtype_policy": "mixed_float16"}
+    vae = ConvVAE(**params, likelihood="mse").fit(images)
+    losses = vae.history_["loss"]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)  # nothing learned yet
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_a_policy_is_part_of_what_warm_start_goes_on_with(images):
+    vae = ConvVAE(**TINY, warm_start=True).fit(images)
+    with pytest.raises(ValueError, match="dtype_policy"):
+        vae.set_params(dtype_policy="mixed_bfloat16").fit(images)
