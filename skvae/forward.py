@@ -182,8 +182,9 @@ def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 def _matrix_size(size: tuple[int, int], stride: int, kernel: Any) -> int:
+    """Entries of the matrix, or of the one that it is made with if that has more."""
     n_pixels = math.prod(size) * math.prod(_strided(size, stride))
-    return n_pixels * math.prod(kernel.shape[2:])
+    return n_pixels * max(math.prod(kernel.shape[:2]), math.prod(kernel.shape[2:]))
 
 
 def _convolution_matrix(size: tuple[int, int], stride: int, kernel: Any) -> Any:
