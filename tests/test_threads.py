@@ -15,11 +15,11 @@ vae = ConvVAE(2, filters=4, hidden_layers=2, epochs=1, random_state=0)
 
 @pytest.mark.parametrize("n_threads", ["2", "4"])
 def test_one_step_agrees_across_thread_counts(run_python, tmp_path, n_threads):
-    """Batches of 20 and of 1, which leaves most threads without an image."""
+    """Batches of 19 and of 2 images, which no number of threads here divides."""
     script = ONE_STEP + (
-        "vae.set_params(batch_size=20, learning_rate=1e-4).fit(X)\n"
+        "vae.set_params(batch_size=19, optimizer='sgd').fit(X)\n"
         "from skvae import threads\n"
-        "print(threads.n_parts(20 * 32 * 32))\n"
+        "print(threads.n_parts(19 * 32 * 32))\n"
         "np.savez({!r}, **vae.weights_)\n"
     )
     settings = {
