@@ -10,9 +10,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
-from grid import BATCH_SIZE, EPOCHS, GRID, HIDDEN_LAYERS, N_FOLDS, load_images, report
+from grid import BATCH_SIZE, EPOCHS, HIDDEN_LAYERS, load_images, search
 from keras_vae import build_decoder, build_encoder, with_added_loss
-from sklearn.model_selection import KFold, ParameterGrid
 from workloads import KERNEL_SIZE, LEARNING_RATE
 
 
@@ -49,17 +48,7 @@ def batches(images: np.ndarray, *, is_shuffled: bool) -> tf.data.Dataset:
 
 def main() -> None:
     """Search, and print the outcome."""
-    images = load_images()[..., None]
-    candidates = list(ParameterGrid(GRID))
-    folds = list(KFold(N_FOLDS).split(images))
-    means = [
-        np.mean(
-            [losses(images[train], images[test], **choice) for train, test in folds],
-            axis=0,
-        )
-        for choice in candidates
-    ]
-    report(candidates, *np.transpose(means))
+    search(losses, load_images()[..., None])
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from grid import BATCH_SIZE, EPOCHS, GRID, HIDDEN_LAYERS, N_FOLDS, load_images, report
-from sklearn.model_selection import KFold, ParameterGrid
+from grid import BATCH_SIZE, EPOCHS, HIDDEN_LAYERS, load_images, search
 from torch_vae import build_networks, mirrored, train_epoch, vae_loss
 from workloads import LEARNING_RATE
 
@@ -34,17 +32,7 @@ def main() -> None:
     """Search, and print the outcome."""
     # Networks this small gain nothing from torch's second thread.
     torch.set_num_threads(1)
-    images = mirrored(load_images())
-    candidates = list(ParameterGrid(GRID))
-    folds = list(KFold(N_FOLDS).split(images))
-    means = [
-        np.mean(
-            [losses(images[train], images[test], **choice) for train, test in folds],
-            axis=0,
-        )
-        for choice in candidates
-    ]
-    report(candidates, *np.transpose(means))
+    search(losses, mirrored(load_images()))
 
 
 if __name__ == "__main__":
