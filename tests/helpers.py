@@ -38,6 +38,25 @@ def counted_traces():
         yield counts
 
 
+def gradient_step(architecture, weights, images, learning_rate):
+    """Weights (n_weights,) after one step of plain gradient descent on a batch."""
+    from skvae import engine
+
+    with engine.leased_trainer(architecture, "sgd", len(images)) as trainer:
+        trainer.load(weights, 0.5, [], learning_rate)
+        trainer.train_block(
+            images,
+            0.0,
+            1.0,
+            kl_weight=1.0,
+            free_bits=0.0,
+            batch_size=len(images),
+            noise_seed=0,
+            first_step=0,
+        )
+        return trainer.state()[0]
+
+
 def assert_same_fit(first, second):
     """Equal bits in all that was fitted."""
     assert first.history_ == second.history_

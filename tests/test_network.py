@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import gradient_step
 
 from skvae import engine, network
 from skvae.architecture import Architecture
@@ -164,18 +165,6 @@ def test_gradients_are_clipped_to_the_stated_norm():
     architecture = Architecture((4, 4, 1), 2, 2, 1, 3, "linear", "mse")
     weights = architecture.pack(initial_weights(architecture, stream(0, 0)))
     images = np.full((5, 4, 4, 1), 1e4, np.float32)
-    with engine.leased_trainer(architecture, "sgd", batch_size=5) as trainer:
-        trainer.load(weights, 0.5, [], learning_rate=0.01)
-        trainer.train_block(
-            images,
-            0.0,
-            1.0,
-            kl_weight=1.0,
-            free_bits=0.0,
-            batch_size=5,
-            noise_seed=0,
-            first_step=0,
-        )
-        stepped, _, _ = trainer.state()
+    stepped = gradient_step(architecture, weights, images, learning_rate=0.01)
     length = np.linalg.norm(stepped.astype(float) - weights)
     assert length == pytest.approx(0.01 * engine.GRADIENT_CLIP_NORM * 16, rel=1e-4)
