@@ -100,19 +100,23 @@ class Entry(NamedTuple):
     form: str
 
 
+def common_sides(task: str) -> list[Side]:
+    """The sides that train and encode, ConvVAE's first."""
+    return [
+        Side(f"skvae_side:{task}", "default"),
+        Side(f"skvae_side:{task}", "threads"),
+        Side(f"keras_side:{task}", "default"),
+        Side(f"keras_side:{task}", "threads"),
+        Side(f"torch_side:{task}", "default"),
+    ]
+
+
 # Training.
 
 
 def training_sides(workload: Training) -> list[Side]:
     """All sides, ConvVAE's first."""
-    sides = [
-        Side("skvae_side:Training", "default"),
-        Side("skvae_side:Training", "threads"),
-        Side("keras_side:Training", "default"),
-        Side("keras_side:Training", "threads"),
-        Side("torch_side:Training", "default"),
-        Side("pythae_side:Training", "default"),
-    ]
+    sides = [*common_sides("Training"), Side("pythae_side:Training", "default")]
     if workload == BOUND:
         for policy in POLICIES:
             if policy != "float32":
@@ -219,13 +223,7 @@ def parts_of_bound(
 
 def measure_encoding(workload: Encoding) -> list[Series]:
     """Milliseconds a call of all sides."""
-    sides = [
-        Side("skvae_side:Encoding", "default"),
-        Side("skvae_side:Encoding", "threads"),
-        Side("keras_side:Encoding", "default"),
-        Side("keras_side:Encoding", "threads"),
-        Side("torch_side:Encoding", "default"),
-    ]
+    sides = common_sides("Encoding")
     with ExitStack() as stack:
         workers = {side: start(stack, side, workload) for side in sides}
         weights = workers[sides[0]].ask("weights")
