@@ -23,6 +23,11 @@ OPTIMIZERS = (
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
+# What a layer gives for all images that are computed at once has at most so many bytes.
+# An array of 2^25 or more gets new pages from the C library each time, which the
+# operating system clears at their first use: three times as slow as the work itself.
+_LAYER_BYTES = 2**24
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -47,8 +52,18 @@ class Architecture:
         return math.prod(self.image_shape)
 
     @property
-    def compute_dtype(self) -> str:
-        """What layers compute in; weights, latents and losses are float32."""
+    def images_at_once(self) -> int:
+        """How many images to compute together, so that no layer's outputs grow large.
+
+        The decoder's last layers, before and after the output, are the largest.
+        """
+        height, width, channels = self.image_shape
+        n_values = height * width * max(channels, self.filters)
+        return max(1, _LAYER_BYTES // (4 * n_values))
+
+    @property
+    def layer_dtype(self) -> str:
+        """What layers are to compute in; weights, latents and losses are float32."""
         return self.dtype_policy.removeprefix("mixed_")
 
     @property

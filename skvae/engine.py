@@ -62,10 +62,6 @@ Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
 # layers have room to multiply them before float32 overflows.
 LARGEST_PIXEL = 1e18
 
-# Scoring decodes at most about this many pixels at once, so that its memory does not
-# grow with the number of draws.
-DECODED_PIXELS = 2**20
-
 # How many architectures stay compiled; the least recently used goes first, and one
 # that a fit has leased stays.
 MAX_NETWORKS = 16
@@ -244,9 +240,8 @@ class Network:
         encode, decode = self.coders(weights)
         draws = RowDraws(*row_draws)
         n_points = tf.shape(draws.points, tf.int64)[0]
-        chunk = tf.constant(
-            max(1, DECODED_PIXELS // self.architecture.n_pixels), tf.int64
-        )
+        # Memory does not grow with the number of draws.
+        chunk = tf.constant(self.architecture.images_at_once, tf.int64)
         normaliser = objective.normaliser(self.architecture, noise_variance)
 
         def score_row(image: Any) -> Any:
@@ -321,7 +316,7 @@ class Trainer:
                 },
             }
         )
-        if architecture.compute_dtype == "float16":
+        if architecture.layer_dtype == "float16":
             self._optimizer = keras.optimizers.LossScaleOptimizer(
                 self._optimizer, initial_scale=FLOAT16_LOSS_SCALE
             )
@@ -537,7 +532,7 @@ def leased_trainer(
         raise RuntimeError(msg)
     with _lock:
         network = shared_network(architecture)
-        n_parts = threads.n_parts(batch_size * architecture.n_pixels)
+        n_parts = threads.n_parts(architecture, batch_size)
         idle = network.idle_trainers[optimizer, n_parts]
         trainer = idle.pop() if idle else Trainer(network, optimizer, n_parts)
         network.n_leased += 1

@@ -118,9 +118,10 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         parameter of that name. Scores never use it.
     dtype_policy : {"float32", "mixed_bfloat16", "mixed_float16"}, default="float32"
         What layers compute in. The mixed policies compute in 16 bits, which is faster
-        where the processor has them (bfloat16: AVX-512 BF16, AMX; float16: GPUs);
-        weights, latents, losses and scores are float32 or wider all the same. float16
-        has a smaller range: Keras's LossScaleOptimizer keeps gradients within it.
+        where the processor has them (bfloat16: AVX-512 BF16, AMX; float16: GPUs), and
+        float32 where sums in 16 bits would make gradients wrong. Weights, latents,
+        losses and scores are float32 or wider all the same. float16 has a smaller
+        range: Keras's LossScaleOptimizer keeps gradients within it.
     warm_start : bool, default=False
         Whether `fit` trains `epochs` more epochs from where the last one ended.
     random_state : int, RandomState instance or None, default=None

@@ -2,15 +2,16 @@
 
 The layers and weights are those of `network`'s Keras models, and so are the results, to
 rounding. On a CPU a convolution is slow where it is small, because each call costs the
-library that computes it some hundred microseconds, and where it has fewer outputs than
-a vector register has lanes. Hence the two other forms below, for the smallest layers
-and for the last. benchmarks/README.md has the figures.
+library that computes it some hundred microseconds, and where it has few inputs, or
+fewer outputs than a vector register has lanes. Hence the other forms below, for the
+smallest layers, the first and the last. benchmarks/README.md has the figures.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,12 @@ _MAX_MATRIX_SIZE = 2**17
 
 # Outputs that a convolution computes together: the float32 lanes of a vector register.
 _LANES = 16
+
+# A convolution of images with up to so many channels computes up to _LINE_LENGTH pixels
+# of a line together, as up to _LINE_OUTPUTS channels.
+_FEW_INPUTS = 4
+_LINE_LENGTH = 4
+_LINE_OUTPUTS = 32
 
 Function = Callable[[Any], Any]
 
@@ -45,7 +52,7 @@ def encoder(architecture: Architecture, weights: list[Any]) -> Function:
     n_features = hidden[0].shape[0]
 
     def encode(images: Any) -> tuple[Any, Any]:
-        x = tf.cast(images, architecture.compute_dtype)
+        x = tf.cast(images, _layer_dtype(architecture))
         for layer in layers:
             x = tf.nn.relu(layer(x))
         x = tf.reshape(x, (-1, n_features))
@@ -74,7 +81,7 @@ def decoder(architecture: Architecture, weights: list[Any]) -> Function:
     output_layer = _transposed_convolution(sizes[0], 1, *output)
 
     def decode(z: Any) -> Any:
-        x = tf.cast(z, architecture.compute_dtype)
+        x = tf.cast(z, _layer_dtype(architecture))
         x = tf.nn.relu(_dense(x, *hidden))
         x = tf.reshape(x, (-1, height, width, architecture.stage_filters[-1]))
         for layer in layers:
@@ -93,8 +100,38 @@ def _cast(
     architecture: Architecture, pairs: list[tuple[Any, Any]]
 ) -> list[tuple[Any, Any]]:
     """Kernels and biases in the dtype that layers compute in."""
-    dtype = architecture.compute_dtype
+    dtype = _layer_dtype(architecture)
     return [(tf.cast(kernel, dtype), tf.cast(bias, dtype)) for kernel, bias in pairs]
+
+
+def _layer_dtype(architecture: Architecture) -> str:
+    """What layers compute in: float32 where 16 bits would give wrong gradients."""
+    dtype = architecture.layer_dtype
+    return dtype if dtype == "float32" or adds_in_float32(dtype) else "float32"
+
+
+@cache
+def adds_in_float32(dtype: str) -> bool:
+    """Whether TensorFlow, on its device here, adds 16-bit numbers up in float32.
+
+    On a processor without instructions for them it adds up in 16 bits: a sum stops
+    growing once its summands are smaller than its rounding, and the gradients of
+    weights are such sums, over all pixels of a batch.
+    """
+    shape = (4, 64, 64, 8)
+    n_pixels = math.prod(shape[:3])
+    with tf.init_scope():  # to compute now, while a graph is traced
+        x, ones = tf.fill(shape, tf.constant(0.7, dtype)), tf.ones(shape, dtype)
+        products = tf.raw_ops.Conv2DBackpropFilter(
+            input=x,
+            filter_sizes=(3, 3, 8, 8),
+            out_backprop=ones,
+            strides=[1, 1, 1, 1],
+            padding="SAME",
+        )
+        values = tf.reduce_sum(x, axis=(0, 1, 2))
+        sums = [tf.cast(each, tf.float32).numpy() for each in (products[1, 1], values)]
+    return all(np.allclose(each / n_pixels, 0.7, rtol=0.01) for each in sums)
 
 
 def _dense(x: Any, kernel: Any, bias: Any) -> Any:
@@ -114,9 +151,9 @@ def _convolution(size: tuple[int, int], kernel: Any, bias: Any) -> Function:
         if kernel.shape[0] == 1:
             # The gradient of stride 2 would write beyond its memory (TensorFlow 2.21
             # with oneDNN), for the last line and column that such a kernel leaves out.
-            x = tf.nn.conv2d(x[:, ::2, ::2], kernel, 1, "SAME")
+            x = _line_convolution(x[:, ::2, ::2], kernel, 1)
         else:
-            x = tf.nn.conv2d(x, kernel, 2, "SAME")
+            x = _line_convolution(x, kernel, 2)
         # Not bias_add: its gradient takes ten times as long where outputs are few.
         return x + bias
 
@@ -171,6 +208,49 @@ def _add_bias(images: Any, bias: Any) -> Any:
         gradient,
         tf.reduce_sum(gradient, axis=(0, 1, 2)),
     )
+
+
+# The first layer: a convolution whose channels are the next pixels of a line.
+
+
+def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
+    """Convolution with "same" padding; several pixels together where inputs are few.
+
+    The kernel is (height, width, inputs, outputs).
+    """
+    extent, _, n_inputs, n_outputs = kernel.shape
+    length = min(_LINE_LENGTH, _LINE_OUTPUTS // n_outputs)
+    if n_inputs > _FEW_INPUTS or length < 2:
+        return tf.nn.conv2d(x, kernel, stride, "SAME")
+    size = x.shape[1:3]
+    height, width = _strided(size, stride)
+    n_blocks = math.ceil(width / length)
+    # What the last output of each axis reaches, of the right end's block if need be.
+    reaches = [(n - 1) * stride + extent for n in (height, n_blocks * length)]
+    befores = [
+        max((n - 1) * stride + extent - of, 0) // 2
+        for n, of in zip((height, width), size, strict=True)
+    ]
+    paddings = [
+        (before, max(reach - of - before, 0))
+        for before, reach, of in zip(befores, reaches, size, strict=True)
+    ]
+    kernels = [
+        tf.pad(
+            kernel, [(0, 0), (stride * i, stride * (length - 1 - i)), (0, 0), (0, 0)]
+        )
+        for i in range(length)
+    ]
+    x = tf.nn.conv2d(
+        x,
+        tf.concat(
+            kernels, axis=3
+        ),  # (extent, a line's reach, inputs, length x outputs)
+        [1, stride, stride * length, 1],
+        [(0, 0), *paddings, (0, 0)],
+    )
+    x = tf.reshape(x, (-1, height, n_blocks * length, n_outputs))
+    return x[:, :, :width]
 
 
 # A small convolution: the product with a matrix that holds the kernel for each output.
@@ -256,17 +336,12 @@ def _block_convolution(size: tuple[int, int], kernel: Any, bias: Any) -> Functio
         y = y[:, : size[0], : size[1]]
 
         def gradients(upstream: Any) -> tuple[Any, Any]:
-            # Here the plain form is the faster one.
-            return (
-                tf.nn.conv2d(upstream, kernel, 1, "SAME"),
-                tf.raw_ops.Conv2DBackpropFilter(
-                    input=upstream,
-                    filter_sizes=kernel.shape,
-                    out_backprop=x,
-                    strides=[1, 1, 1, 1],
-                    padding="SAME",
-                ),
-            )
+            # Those of a transposed convolution are a convolution, and what that one's
+            # kernel has as its gradient in the direction of x.
+            with tf.GradientTape() as tape:
+                tape.watch(kernel)
+                x_gradient = _line_convolution(upstream, kernel, 1)
+            return x_gradient, tape.gradient(x_gradient, kernel, x)
 
         return y, gradients
 

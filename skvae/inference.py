@@ -15,9 +15,6 @@ from skvae.architecture import Architecture
 from skvae.draws import RowDraws, row_draws
 from skvae.images import to_graph_dtype
 
-# A graph call has about this many pixels, which bounds what its layers hold.
-_BATCH_PIXELS = 2**20
-
 
 @dataclass(frozen=True)
 class FittedNetwork:
@@ -119,7 +116,7 @@ class FittedNetwork:
         self, function: Callable[[np.ndarray], Any], rows: np.ndarray
     ) -> list[np.ndarray]:
         """Apply a function that gives tensors of rows; join each over the batches."""
-        size = max(1, _BATCH_PIXELS // self.architecture.n_pixels)
+        size = self.architecture.images_at_once
 
         def run_batch(start: int) -> list[np.ndarray]:
             return [output.numpy() for output in function(rows[start : start + size])]

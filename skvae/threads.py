@@ -8,11 +8,14 @@ thread waits for another at the end of each: up to twice as fast.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from multiprocessing import parent_process
 
 import joblib
 import tensorflow as tf
+
+from skvae.architecture import Architecture
 
 # Smaller parts of a batch, in pixels, cost more in overhead than they gain.
 _MIN_PART_PIXELS = 2**12
@@ -36,11 +39,14 @@ def limit_worker() -> None:
         tf.config.threading.set_inter_op_parallelism_threads(max(1, int(n_threads)))
 
 
-def n_parts(batch_pixels: int) -> int:
-    """How many parts of a batch with so many pixels to compute side by side."""
-    if _n_threads("intra") != 1:
-        return 1
-    return max(1, min(_n_cores(), _MAX_PARTS, batch_pixels // _MIN_PART_PIXELS))
+def n_parts(architecture: Architecture, batch_size: int) -> int:
+    """How many parts of a batch to compute side by side."""
+    for_memory = math.ceil(batch_size / architecture.images_at_once)
+    for_cores = 1
+    if _n_threads("intra") == 1:
+        batch_pixels = batch_size * architecture.n_pixels
+        for_cores = max(1, min(_n_cores(), batch_pixels // _MIN_PART_PIXELS))
+    return min(max(for_memory, for_cores), _MAX_PARTS)
 
 
 def n_calls() -> int:

@@ -207,7 +207,7 @@ def test_a_score_depends_on_the_row_alone(fitted, images):
 def test_batches_do_not_change_a_score(fitted, images, monkeypatch):
     scores = fitted.score_samples(images)
     for size in (1, 7, 64):
-        monkeypatch.setattr("skvae.inference._BATCH_PIXELS", 64 * size)
+        monkeypatch.setattr(Architecture, "images_at_once", size)
         np.testing.assert_allclose(fitted.score_samples(images), scores, atol=1e-4)
 
 
@@ -217,7 +217,7 @@ def test_chunks_of_draws_do_not_change_a_score(images, monkeypatch):
 
     # Chunks are part of the graph, so a network of its own is needed.
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
-    monkeypatch.setattr(engine, "DECODED_PIXELS", 64 * 7)
+    monkeypatch.setattr(Architecture, "images_at_once", 7)
     chunked = ConvVAE(**TINY).fit(images).score_samples(images, n_draws=50)
     np.testing.assert_allclose(chunked, scores, rtol=1e-6)
 

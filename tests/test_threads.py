@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from skvae.architecture import Architecture
+
 ONE_STEP = """
 import numpy as np
 from skvae import ConvVAE
@@ -19,7 +21,7 @@ def test_one_step_agrees_across_thread_counts(run_python, tmp_path, n_threads):
     script = ONE_STEP + (
         "vae.set_params(batch_size=19, optimizer='sgd').fit(X)\n"
         "from skvae import threads\n"
-        "print(threads.n_parts(19 * 32 * 32))\n"
+        "print(threads.n_parts(vae._architecture(), 19))\n"
         "np.savez({!r}, **vae.weights_)\n"
     )
     settings = {
@@ -36,6 +38,23 @@ def test_one_step_agrees_across_thread_counts(run_python, tmp_path, n_threads):
     for path in one.files:
         np.testing.assert_allclose(many[path], one[path], rtol=0, atol=1e-5)
         np.testing.assert_allclose(wide[path], one[path], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "n_parts"), [(1, 1), (32, 1), (33, 2), (64, 2), (65, 3), (999, 8)]
+)
+def test_no_part_of_a_batch_fills_large_arrays(monkeypatch, batch_size, n_parts):
+    """The last layers of 32 such images have 32 x 128 x 128 x 8 values: 2^24 bytes."""
+    from skvae import threads
+
+    monkeypatch.setattr(threads, "_n_threads", lambda _: 0)
+    architecture = Architecture((128, 128, 1), 4, 8, 4, 3, "sigmoid", "gaussian")
+    assert threads.n_parts(architecture, batch_size) == n_parts
+
+
+def test_the_largest_layer_may_be_the_image():
+    architecture = Architecture((64, 64, 16), 4, 8, 4, 3, "sigmoid", "gaussian")
+    assert architecture.images_at_once == 2**24 // (64 * 64 * 16 * 4)
 
 
 REPORT = """
