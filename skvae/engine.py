@@ -146,27 +146,30 @@ class Network:
 
     # The parts of the graph, shared with `Trainer`.
 
-    def coders(self, weights: Any) -> tuple[Any, Any]:
-        """Encoder and decoder with the weights (n_weights,), as functions of tensors.
-
-        Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim); latents to
-        what enters the last activation, (n, H, W, C).
-        """
-        parts = [
+    def layers(self, weights: Any) -> list[Any]:
+        """Split the weights (n_weights,) into the tensors of `weight_shapes`."""
+        parts = tf.split(weights, self._sizes)
+        return [
             tf.reshape(part, shape)
-            for part, shape in zip(
-                tf.split(weights, self._sizes), self._shapes, strict=True
-            )
+            for part, shape in zip(parts, self._shapes, strict=True)
         ]
-        n = self._n_encoder_weights
-        encode = forward.encoder(self.architecture, parts[:n])
-        decode = forward.decoder(self.architecture, parts[n:])
+
+    def encoder(
+        self, layers: list[Any], row_multiple: int = 1
+    ) -> Callable[[Any], tuple[Any, Any]]:
+        """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim)."""
+        layers = layers[: self._n_encoder_weights]
+        encode = forward.encoder(self.architecture, layers, row_multiple)
 
         def bounded_encode(images: Any) -> tuple[Any, Any]:
             z_mean, z_log_var = encode(images)
             return z_mean, tf.clip_by_value(z_log_var, *Z_LOG_VAR_BOUNDS)
 
-        return bounded_encode, decode
+        return bounded_encode
+
+    def decoder(self, layers: list[Any]) -> Callable[[Any], Any]:
+        """Latents to what enters the last activation, (n, H, W, C)."""
+        return forward.decoder(self.architecture, layers[self._n_encoder_weights :])
 
     def scale(self, images: Any, low: Any, span: Any) -> Any:
         """Bring images from the caller's units and dtype to the network's, float32.
@@ -194,7 +197,7 @@ class Network:
 
     def _encode(self, images: Any, weights: Any, low: Any, span: Any) -> Any:
         images = self.scale(images, low, span)
-        encode, _ = self.coders(weights)
+        encode = self.encoder(self.layers(weights), forward.WHOLE_TILES)
         z_mean, z_log_var = encode(images)
         # A relu would turn what overflows before it into a plain zero.
         is_bounded = tf.reduce_all(tf.abs(images) < LARGEST_PIXEL, axis=(1, 2, 3))
@@ -202,15 +205,15 @@ class Network:
 
     def _decode(self, z: Any, weights: Any) -> Any:
         """Latents to the likelihood's mean, in the network's units."""
-        _, decode = self.coders(weights)
-        outputs = decode(z)
+        outputs = self.decoder(self.layers(weights))(z)
         return objective.decoder_mean(self.architecture, outputs)
 
     def _elbo_terms(
         self, images: Any, weights: Any, low: Any, span: Any, *row_draws: Any
     ) -> tuple[Any, Any]:
         """Pixel error at the one draw and KL of each image, (n,) each, float64."""
-        encode, decode = self.coders(weights)
+        layers = self.layers(weights)
+        encode, decode = self.encoder(layers), self.decoder(layers)
         draws = RowDraws(*row_draws)
         images = self.scale(images, low, span)
         z_mean, z_log_var = encode(images)
@@ -237,7 +240,8 @@ class Network:
         p(x | z) p(z) / q(z | x) over draws z from q(z | x). One row at a time with all
         its draws, so that no bit of a row's score depends on its neighbours.
         """
-        encode, decode = self.coders(weights)
+        layers = self.layers(weights)
+        encode, decode = self.encoder(layers), self.decoder(layers)
         draws = RowDraws(*row_draws)
         n_points = tf.shape(draws.points, tf.int64)[0]
         # Memory does not grow with the number of draws.
@@ -440,8 +444,9 @@ class Trainer:
         epsilon = tf.random.stateless_normal((n_images, architecture.latent_dim), seed)
         parts = zip(self._split(batch), self._split(epsilon), strict=True)
         with tf.GradientTape() as tape:
-            coders = self._network.coders(self._weights.value)
-            terms = [self._elbo_terms(coders, *part) for part in parts]
+            layers = self._network.layers(self._weights.value)
+            coders = self._network.encoder(layers), self._network.decoder(layers)
+            terms = [self._elbo_terms(*coders, *part) for part in parts]
             errors, kl = (
                 tf.concat(term, axis=0)[:n_images] for term in zip(*terms, strict=True)
             )
@@ -472,10 +477,9 @@ class Trainer:
         return tf.split(tf.concat([rows, filler], axis=0), self._n_parts)
 
     def _elbo_terms(
-        self, coders: tuple[Any, Any], images: Any, epsilon: Any
+        self, encode: Any, decode: Any, images: Any, epsilon: Any
     ) -> tuple[Any, Any]:
         """Pixel error (n,) and KL (n, latent_dim) of each image."""
-        encode, decode = coders
         z_mean, z_log_var = encode(images)
         z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (n, latent_dim)
         errors = objective.pixel_error(self._network.architecture, images, decode(z))

@@ -25,6 +25,10 @@ _MAX_MATRIX_SIZE = 2**17
 # Outputs that a convolution computes together: the float32 lanes of a vector register.
 _LANES = 16
 
+# Libraries compute the last rows of a matrix product otherwise than those before, if
+# they do not fill a tile, and round otherwise. Tiles have 4, 6, 8, 12 or 24 rows.
+WHOLE_TILES = 24
+
 # A convolution of images with up to so many channels computes up to _LINE_LENGTH pixels
 # of a line together, as up to _LINE_OUTPUTS channels.
 _FEW_INPUTS = 4
@@ -34,7 +38,9 @@ _LINE_OUTPUTS = 32
 Function = Callable[[Any], Any]
 
 
-def encoder(architecture: Architecture, weights: list[Any]) -> Function:
+def encoder(
+    architecture: Architecture, weights: list[Any], row_multiple: int = 1
+) -> Function:
     """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim).
 
     Parameters
@@ -42,11 +48,14 @@ def encoder(architecture: Architecture, weights: list[Any]) -> Function:
     architecture : Architecture
     weights : list of tensors
         The encoder's, in the order of `Architecture.weight_shapes`.
+    row_multiple : int
+        Matrix products are given a multiple of so many rows. With `WHOLE_TILES` no bit
+        of a row's result depends on its place among the others.
     """
     *computed, z_mean, z_log_var = _pairs(weights)
     *convolutions, hidden = _cast(architecture, computed)
     layers = [
-        _convolution(size, *pair)
+        _convolution(size, *pair, row_multiple)
         for size, pair in zip(architecture.stage_sizes, convolutions, strict=False)
     ]
     n_features = hidden[0].shape[0]
@@ -56,9 +65,9 @@ def encoder(architecture: Architecture, weights: list[Any]) -> Function:
         for layer in layers:
             x = tf.nn.relu(layer(x))
         x = tf.reshape(x, (-1, n_features))
-        x = tf.nn.relu(_dense(x, *hidden))  # (n, 8 latent_dim)
+        x = tf.nn.relu(_dense(x, *hidden, row_multiple))  # (n, 8 latent_dim)
         x = tf.cast(x, tf.float32)
-        return _dense(x, *z_mean), _dense(x, *z_log_var)
+        return tuple(_dense(x, *layer, row_multiple) for layer in (z_mean, z_log_var))
 
     return encode
 
@@ -134,18 +143,30 @@ def adds_in_float32(dtype: str) -> bool:
     return all(np.allclose(each / n_pixels, 0.7, rtol=0.01) for each in sums)
 
 
-def _dense(x: Any, kernel: Any, bias: Any) -> Any:
-    return x @ kernel + bias
+def _dense(x: Any, kernel: Any, bias: Any, row_multiple: int = 1) -> Any:
+    return _matmul(x, kernel, row_multiple) + bias
 
 
-def _convolution(size: tuple[int, int], kernel: Any, bias: Any) -> Function:
+def _matmul(x: Any, matrix: Any, row_multiple: int, **options: Any) -> Any:
+    """Product of rows (n, k), filled up to a multiple meanwhile, with a matrix."""
+    if row_multiple == 1:
+        return tf.matmul(x, matrix, **options)
+    n_rows = tf.shape(x)[0]
+    x = tf.pad(x, [(0, -n_rows % row_multiple), (0, 0)])
+    return tf.matmul(x, matrix, **options)[:n_rows]
+
+
+def _convolution(
+    size: tuple[int, int], kernel: Any, bias: Any, row_multiple: int
+) -> Function:
     """Convolution with stride 2 of images of a size.
 
     The kernel is (height, width, inputs, outputs).
     """
     if _matrix_size(size, 2, kernel) <= _MAX_MATRIX_SIZE:
         matrix = _convolution_matrix(size, 2, kernel)
-        return _matrix_product(matrix, bias, (*_strided(size, 2), kernel.shape[3]))
+        shape = (*_strided(size, 2), kernel.shape[3])
+        return _matrix_product(matrix, bias, shape, row_multiple)
 
     def convolution(x: Any) -> Any:
         if kernel.shape[0] == 1:
@@ -288,7 +309,12 @@ def _convolution_matrix(size: tuple[int, int], stride: int, kernel: Any) -> Any:
 
 
 def _matrix_product(
-    matrix: Any, bias: Any, shape: tuple[int, ...], *, is_transposed: bool = False
+    matrix: Any,
+    bias: Any,
+    shape: tuple[int, ...],
+    row_multiple: int = 1,
+    *,
+    is_transposed: bool = False,
 ) -> Function:
     """Images times a matrix, or its transpose, to images of a shape (H, W, C)."""
     n_inputs = matrix.shape[1 if is_transposed else 0]
@@ -296,7 +322,7 @@ def _matrix_product(
 
     def product(x: Any) -> Any:
         x = tf.reshape(x, (-1, n_inputs))
-        x = tf.matmul(x, matrix, transpose_b=is_transposed) + biases
+        x = _matmul(x, matrix, row_multiple, transpose_b=is_transposed) + biases
         return tf.reshape(x, (-1, *shape))
 
     return product

@@ -22,19 +22,19 @@ def counted_traces():
     from skvae import engine
 
     counts = {"built": 0, "traced": 0}
-    build, coders = engine.Network.__init__, engine.Network.coders
+    build, layers = engine.Network.__init__, engine.Network.layers
 
     def counting_build(self, architecture):
         counts["built"] += 1
         build(self, architecture)
 
-    def counting_coders(self, *args):
+    def counting_layers(self, *args):
         counts["traced"] += 1
-        return coders(self, *args)
+        return layers(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.Network, "__init__", counting_build)
-        patch.setattr(engine.Network, "coders", counting_coders)
+        patch.setattr(engine.Network, "layers", counting_layers)
         yield counts
 
 

@@ -8,6 +8,7 @@ import pytest
 from skvae import forward, network
 from skvae.architecture import Architecture
 from skvae.draws import stream
+from skvae.inference import FittedNetwork
 from skvae.initialization import initial_weights
 
 SHAPES = [(1, 1, 1), (1, 7, 1), (7, 5, 3), (28, 28, 1), (9, 16, 2), (21, 10, 5)]
@@ -109,3 +110,19 @@ def test_blocks_have_the_fewest_multiplications(n_channels, length):
     """Counted by hand for a kernel of 3: lanes of 16, (length + 2)^2 / length^2."""
     kernel = np.zeros((3, 3, n_channels, 8))
     assert forward._block_length(kernel) == length
+
+
+@pytest.mark.parametrize("n_images", [1, 7, 20, 32, 50])
+@pytest.mark.parametrize("image_shape", [(1, 3, 1), (8, 8, 1), (20, 20, 3)])
+def test_no_bit_of_what_is_encoded_depends_on_an_images_place(image_shape, n_images):
+    """Convolutions in both forms, and rows that fill the tiles of products or do not."""
+    architecture = Architecture(image_shape, 3, 8, 2, 3, "sigmoid", "gaussian")
+    weights = initial_weights(architecture, stream(0, 0))
+    fitted = FittedNetwork(architecture, architecture.pack(weights), (0.0, 1.0), 0)
+    rng = np.random.default_rng(0)
+    images = rng.random((n_images, *image_shape), dtype=np.float32)
+    order = rng.permutation(n_images)
+    for part, reordered in zip(
+        fitted.encode(images), fitted.encode(images[order]), strict=True
+    ):
+        np.testing.assert_array_equal(reordered, part[order])
