@@ -50,7 +50,7 @@ def encoder(
         The encoder's, in the order of `Architecture.weight_shapes`.
     row_multiple : int
         Matrix products are given a multiple of so many rows. With `WHOLE_TILES` no bit
-        of a row's result depends on its place among the others.
+        of what they give for a row depends on its place among the others.
     """
     *computed, z_mean, z_log_var = _pairs(weights)
     *convolutions, hidden = _cast(architecture, computed)
