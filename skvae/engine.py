@@ -326,8 +326,8 @@ class Trainer:
             )
         self._optimizer.build([self._weights])
         self._new_optimizer = self._optimizer_arrays()
-        self._train_block = _GraphFunction(
-            self._block,
+        self._steps = _GraphFunction(
+            self._train,
             architecture.image_shape,
             _SCALAR,  # low
             _SCALAR,  # span
@@ -361,7 +361,7 @@ class Trainer:
             self._optimizer_arrays(),
         )
 
-    def train_block(
+    def train_steps(
         self,
         images: np.ndarray,
         low: float,
@@ -373,12 +373,12 @@ class Trainer:
         noise_seed: int,
         first_step: int,
     ) -> np.ndarray:
-        """Take one optimizer step for each batch of a block, in order.
+        """Take one optimizer step for each batch of images, in order.
 
         Parameters
         ----------
         images : (n, H, W, C)
-            The block, in the caller's units.
+            In the caller's units.
         low, span : float
             The interval [low, low + span] that the network sees as [0, 1].
         kl_weight : float
@@ -386,17 +386,17 @@ class Trainer:
         free_bits : float
             Nats of a latent dimension's KL that cost nothing.
         batch_size : int
-            Images a step; the last batch of the block may be shorter.
+            Images a step; the last batch may be shorter.
         noise_seed, first_step : int
-            Step i of the block draws its noise from noise_seed and first_step + i.
+            Step i of the call draws its noise from noise_seed and first_step + i.
 
         Returns
         -------
         (3,)
-            Loss, reconstruction term and KL, summed over the block's images, each
+            Loss, reconstruction term and KL, summed over the images, each
             batch's as it was before its step.
         """
-        return self._train_block(
+        return self._steps(
             images,
             low,
             span,
@@ -411,7 +411,7 @@ class Trainer:
         # In Keras's order: their names depend on the host's name scopes.
         return [np.array(variable.numpy()) for variable in self._optimizer.variables]
 
-    def _block(
+    def _train(
         self,
         images: Any,
         low: Any,

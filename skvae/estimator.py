@@ -15,6 +15,7 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -30,9 +31,11 @@ from skvae.images import (
     infer_layout,
     parse_input_shape,
     parse_value_range,
+    value_limits,
 )
 from skvae.progress import reporter
 from skvae.sampler import draw_latents, fit_sampler
+from skvae.storage import Selection, StoredImages, is_stored
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -169,6 +172,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     X may be rows of pixels (n, H*W*C), grey images (n, H, W) or images (n, H, W, C),
     of bool, integers or floats. Decoded images and samples come back in the layout
     and the units that `fit` was given, as float32.
+
+    X may also be a memory map, an h5py dataset, a zarr array, or anything else with
+    `shape`, `dtype` and slicing: it is then read and validated in parts, with the same
+    results. In each epoch runs of neighbouring images, of 1 MB each, come in random
+    order, and images are shuffled among 64 MB of such runs.
 
     The same random_state, data and parameters give the same bits on the same number
     of threads; on another number, training drifts apart by rounding. `transform` and
@@ -316,6 +324,10 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         skvae.exceptions.PosteriorCollapseWarning
             If no more than a quarter of the latent features are in use. What was
             fitted is kept, even where warnings are made errors.
+        sklearn.exceptions.ConvergenceWarning
+            If Ctrl-C ended training, once anything was trained. What it had come to is
+            kept, and an epoch of which a part was trained counts; `latent_kl_` and
+            `sampler_` are then those of some images.
         """
         is_continued = self.warm_start and hasattr(self, "weights_")
         self._fit(X, X_val, self.epochs, is_continued=is_continued)
@@ -359,25 +371,33 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         return self._fit(X, None, 1, is_continued=hasattr(self, "weights_"))
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+    def transform(self, X: ArrayLike, out: Any = None) -> NDArray[np.float32]:
         """Encode images.
 
         Parameters
         ----------
         X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
             Images in the units that `fit` was given.
+        out : array-like of shape (n, latent_dim), default=None
+            Where to put the result, for what is larger than memory: a memory map, an
+            h5py dataset, anything with `shape`, `dtype` and slices to assign to. After
+            an error it may hold a part.
 
         Returns
         -------
-        z_mean : ndarray of shape (n, latent_dim), float32
+        z_mean : ndarray of shape (n, latent_dim), float32, or `out`
             Means of the latents' posterior.
 
         Raises
         ------
         ValueError, TypeError
-            If X is not finite, numeric and dense, or has another shape than in `fit`.
+            If X is not finite, numeric and dense, or has another shape than in `fit`;
+            if `out` has another shape than the result or cannot hold float32.
         """
-        return self.posterior(X)[0]
+        check_is_fitted(self)
+        images = self._read_images(X)
+        _check_out(out, (len(images), self._n_features_out))
+        return self._network().encode(images, out)[0]
 
     def posterior(
         self, X: ArrayLike
@@ -405,23 +425,26 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         images = self._read_images(X)
         return self._network().encode(images)
 
-    def inverse_transform(self, Z: ArrayLike) -> NDArray[np.float32]:
+    def inverse_transform(self, Z: ArrayLike, out: Any = None) -> NDArray[np.float32]:
         """Decode latents.
 
         Parameters
         ----------
         Z : array-like of shape (n, latent_dim)
             Latents, as `transform` gives.
+        out : array-like in the layout that `fit` was given, default=None
+            Where to put the result, as in `transform`.
 
         Returns
         -------
-        X : ndarray of float32, in the layout that `fit` was given
+        X : ndarray of float32, in the layout that `fit` was given, or `out`
             Means of the pixels, in the units that `fit` was given.
 
         Raises
         ------
         ValueError, TypeError
-            If Z is not finite, numeric and dense, or has another number of columns.
+            If Z is not finite, numeric and dense, or has another number of columns; if
+            `out` has another shape than the result or cannot hold float32.
         """
         check_is_fitted(self)
         latents = check_array(Z, dtype=np.float32, input_name="Z", estimator=self)
@@ -432,7 +455,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"latent_dim={latent_dim}. Give latents as transform returns them."
             )
             raise ValueError(msg)
-        return self._layout().from_images(self._network().decode(latents))
+        caller_shape = self._layout().caller_shape
+        _check_out(out, (len(latents), *caller_shape))
+        return self._network().decode(latents, caller_shape, out)
 
     def sample(
         self,
@@ -470,7 +495,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             z = draw_latents(self.sampler_, n_samples, latent_dim, rng)
         else:
             z = rng.standard_normal((n_samples, latent_dim), dtype=np.float32)
-        return self._layout().from_images(self._network().decode(z))
+        return self._network().decode(z, self._layout().caller_shape)
 
     def score_samples(self, X: ArrayLike, n_draws: int = 64) -> NDArray[np.float64]:
         """Estimate the log-likelihood of each image.
@@ -576,19 +601,13 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if X_val is not None and not self.early_stopping:
             msg = "X_val is what early stopping watches: set early_stopping=True."
             raise ValueError(msg)
-        if isinstance(self.sampler, type):
-            msg = (
-                f"sampler must be an estimator, got the class {self.sampler.__name__}. "
-                f"Write sampler={self.sampler.__name__}()."
-            )
-            raise TypeError(msg)
-        sampler = None if self.sampler is None else clone(self.sampler)
+        sampler = self._new_sampler()
         # What scikit-learn records of X goes to another estimator at first.
         recorder = self if is_continued else ConvVAE()
         X = _with_shape(X)
         layout = self._fit_layout(X.shape, is_continued=is_continued)
-        rows = _read_rows(recorder, X, layout, reset=not is_continued)
-        value_range = self._fit_value_range(rows, is_continued=is_continued)
+        images = _read_images(recorder, X, layout, reset=not is_continued)
+        value_range = self._fit_value_range(images, is_continued=is_continued)
         architecture = self._fit_architecture(layout, is_continued=is_continued)
         if is_continued:
             start = training.Progress(
@@ -601,16 +620,15 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         else:
             start = training.new_progress(architecture, _draw_seed(self.random_state))
 
-        images = layout.to_images(rows)
         _warn_of_clipping(images, architecture, value_range)
-        training_rows, validation_images = np.arange(len(images)), None
+        training_rows = np.arange(len(images))
+        validation_images: np.ndarray | StoredImages | Selection | None = None
         if X_val is not None:
-            validation_rows = _read_rows(recorder, X_val, layout, reset=False)
-            validation_images = layout.to_images(validation_rows)
+            validation_images = _read_images(recorder, X_val, layout, reset=False)
             _warn_of_clipping(validation_images, architecture, value_range)
         elif self.early_stopping:
             training_rows, held_out = self._split(len(images), start.seed)
-            validation_images = images[held_out]
+            validation_images = Selection(images, held_out)
 
         data = training.Data(images, training_rows, validation_images, value_range)
         settings = training.Settings(
@@ -629,7 +647,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         end, history = outcome.progress, outcome.history
         if is_continued:
             history = _joined(self.history_, history)
-        z_mean, z_log_var = training.posterior(architecture, data, end)
+        z_mean, z_log_var = training.posterior(architecture, data, outcome)
         fitted = {
             "weights_": architecture.unpack(end.weights),
             "history_": history,
@@ -655,7 +673,18 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if sampler is not None:
             fitted["sampler_"] = fit_sampler(sampler, z_mean, z_log_var, end.seed)
         self._take_over(fitted)
+        if outcome.is_interrupted:
+            _warn_of_interruption(end.n_epochs - start.n_epochs, settings.epochs)
         return self
+
+    def _new_sampler(self) -> BaseEstimator | None:
+        if isinstance(self.sampler, type):
+            msg = (
+                f"sampler must be an estimator, got the class {self.sampler.__name__}. "
+                f"Write sampler={self.sampler.__name__}()."
+            )
+            raise TypeError(msg)
+        return None if self.sampler is None else clone(self.sampler)
 
     def _take_over(self, fitted: dict[str, Any]) -> None:
         """Replace all that was fitted before."""
@@ -684,14 +713,14 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self._layout()
 
     def _fit_value_range(
-        self, rows: np.ndarray, *, is_continued: bool
+        self, images: np.ndarray | StoredImages, *, is_continued: bool
     ) -> tuple[float, float]:
         """Value range to fit with: the parameter, the data's, or the earlier fit's."""
         value_range = None
         if not isinstance(self.value_range, str):
             value_range = parse_value_range(self.value_range)
         if not is_continued:
-            return value_range or auto_value_range(rows)
+            return value_range or auto_value_range(images)
         if value_range not in (None, self.value_range_):
             raise ValueError(_changed("value_range", value_range, self.value_range_))
         return self.value_range_
@@ -736,7 +765,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
             raise ValueError(msg)
         order = stream(seed, Stream.VALIDATION_SPLIT).permutation(n_images)
-        return np.sort(order[n_held_out:]), order[:n_held_out]
+        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
     # What was fitted, as the other modules want it.
 
@@ -755,10 +784,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             architecture, weights, self.value_range_, self._state["seed"]
         )
 
-    def _read_images(self, X: ArrayLike) -> np.ndarray:
+    def _read_images(self, X: ArrayLike) -> np.ndarray | StoredImages:
         """Images to work on after `fit`: (n, H, W, C) in the caller's units."""
-        layout = self._layout()
-        images = layout.to_images(_read_rows(self, X, layout, reset=False))
+        images = _read_images(self, X, self._layout(), reset=False)
         _warn_of_clipping(images, self._architecture(), self.value_range_)
         return images
 
@@ -774,21 +802,60 @@ def _with_shape(X: Any) -> Any:
         raise ValueError(msg) from error
 
 
-def _read_rows(
+def _read_images(
     recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool
-) -> np.ndarray:
-    """Validate X, in the caller's layout, as rows of pixels (n, H*W*C) in its dtype.
+) -> np.ndarray | StoredImages:
+    """Validate X, in the caller's layout, as images (n, H, W, C) in its dtype.
 
     scikit-learn's own validation sees rows whatever the layout, so that names and
-    number of features, and what is wrong with X, are what it always says.
+    number of features, and what is wrong with X, are what it always says. What is
+    stored elsewhere than in memory is validated when it is read.
     """
     X = _with_shape(X)
+    if is_stored(X):
+        return _open_images(recorder, X, layout, reset=reset)
     rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))
     rows = validate_data(recorder, rows, reset=reset)
-    if rows.dtype.kind not in "buif":
-        msg = f"X must be numeric, got dtype {rows.dtype}."
+    _check_numeric(rows.dtype)
+    return layout.to_images(rows)
+
+
+def _open_images(
+    recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool
+) -> StoredImages:
+    """As `_read_images`, but validate only what X says of itself, and rows as read."""
+    layout.check_shape(X.shape)
+    _check_numeric(X.dtype)
+    n_images, *caller_shape = X.shape
+    stand_in = np.broadcast_to(
+        np.zeros((), X.dtype), (n_images, math.prod(caller_shape))
+    )
+    # Without images, for scikit-learn to say so.
+    validate_data(recorder, stand_in, reset=reset, skip_check_array=n_images > 0)
+
+    def to_images(part: np.ndarray) -> np.ndarray:
+        rows = layout.to_rows(part)
+        return layout.to_images(check_array(rows, input_name="X", estimator=recorder))
+
+    return StoredImages(X, to_images, layout.image_shape)
+
+
+def _check_numeric(dtype: np.dtype) -> None:
+    if dtype.kind not in "buif":
+        msg = f"X must be numeric, got dtype {dtype}."
         raise ValueError(msg)
-    return rows
+
+
+def _check_out(out: Any, shape: tuple[int, ...]) -> None:
+    """See that an array for results has their shape and can hold float32."""
+    if out is None:
+        return
+    if tuple(getattr(out, "shape", ())) != shape:
+        msg = f"out must have the result's shape {shape}, got {np.shape(out)}."
+        raise ValueError(msg)
+    if not np.can_cast(np.float32, out.dtype, "same_kind"):
+        msg = f"out must have a dtype that holds float32, got {out.dtype}."
+        raise TypeError(msg)
 
 
 def _joined(earlier: History, later: History) -> History:
@@ -802,17 +869,27 @@ def _joined(earlier: History, later: History) -> History:
 
 
 def _warn_of_clipping(
-    images: np.ndarray, architecture: Architecture, value_range: tuple[float, float]
+    images: np.ndarray | StoredImages,
+    architecture: Architecture,
+    value_range: tuple[float, float],
 ) -> None:
-    low, high = value_range
     if architecture.likelihood != "bernoulli":
         return
-    if images.min() < low or images.max() > high:
+    (low, high), (smallest, largest) = value_range, value_limits(images)
+    if smallest < low or largest > high:
         warn_user(
             f"likelihood='bernoulli' is for values within the value range "
             f"{value_range}: values of X outside of it are clipped. Set value_range, "
             f"or use likelihood='gaussian'."
         )
+
+
+def _warn_of_interruption(epoch: int, epochs: int) -> None:
+    warn_user(
+        f"Training was interrupted in epoch {epoch} of {epochs}; what it had come to "
+        f"is kept. fit goes on from there if warm_start=True.",
+        ConvergenceWarning,
+    )
 
 
 def _changed(name: str, value: object, earlier: object) -> str:

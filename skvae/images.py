@@ -14,6 +14,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skvae.exceptions import warn_user
+from skvae.storage import StoredImages, chunk_length
 
 _LAYOUT_NAMES = {
     2: "rows of pixels (n, H*W*C)",
@@ -44,8 +45,8 @@ class ImageLayout:
         """Number of values in one image: height x width x channels."""
         return math.prod(self.image_shape)
 
-    def to_rows(self, array: np.ndarray) -> np.ndarray:
-        """Array in this layout, or rows of pixels, -> (n, H*W*C), a view.
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """See that an array of that shape is in this layout, or rows of pixels.
 
         A wrong number of columns passes, for scikit-learn to report.
 
@@ -54,25 +55,25 @@ class ImageLayout:
         ValueError
             If the array is in another layout.
         """
-        if array.ndim != 2 and array.shape[1:] != self.caller_shape:
+        if len(shape) != 2 and tuple(shape[1:]) != self.caller_shape:
             own = ", ".join(map(str, ("n", *self.caller_shape)))
             or_own = f" or an array of shape ({own})" if self.caller_shape[1:] else ""
             msg = (
-                f"Got X of shape {array.shape} where "
+                f"Got X of shape {tuple(shape)} where "
                 f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]} were given to fit. "
                 f"Expected 2D array of shape (n, {self.n_pixels}){or_own}. "
                 f"Reshape your data: X.reshape(1, -1) if it is one image."
             )
             raise ValueError(msg)
+
+    def to_rows(self, array: np.ndarray) -> np.ndarray:
+        """Array in this layout, or rows of pixels, -> (n, H*W*C), a view."""
+        self.check_shape(array.shape)
         return array.reshape(len(array), math.prod(array.shape[1:]))
 
     def to_images(self, rows: np.ndarray) -> np.ndarray:
         """(n, H*W*C) -> (n, H, W, C), a view."""
         return rows.reshape(len(rows), *self.image_shape)
-
-    def from_images(self, images: np.ndarray) -> np.ndarray:
-        """(n, H, W, C) -> the caller's layout, a view."""
-        return images.reshape(len(images), *self.caller_shape)
 
 
 def infer_layout(
@@ -160,16 +161,26 @@ def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
     return 1, n_columns, 1
 
 
-def auto_value_range(rows: np.ndarray) -> tuple[float, float]:
+def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
+    """Smallest and largest value of images (n, H, W, C), read in parts."""
+    length = chunk_length(images)
+    low, high = math.inf, -math.inf
+    for start in range(0, len(images), length):
+        part = images[start : start + length]
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return low, high
+
+
+def auto_value_range(images: np.ndarray | StoredImages) -> tuple[float, float]:
     """The interval (low, high) that ``value_range="auto"`` stands for.
 
     0-255 for uint8; 0-1 for bool and for floats that lie in it; else the data's own
     minimum and maximum, and a unit above the minimum if they are equal.
     """
-    if rows.dtype == np.uint8:
+    if images.dtype == np.uint8:
         return 0.0, 255.0
-    low, high = float(rows.min()), float(rows.max())
-    if rows.dtype.kind in "bf" and low >= 0.0 and high <= 1.0:
+    low, high = value_limits(images)
+    if images.dtype.kind in "bf" and low >= 0.0 and high <= 1.0:
         return 0.0, 1.0
     if low == high:
         # Beyond 2**53 the next float64 is more than a unit away.

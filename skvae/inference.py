@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,10 @@ from skvae import engine, threads
 from skvae.architecture import Architecture
 from skvae.draws import RowDraws, row_draws
 from skvae.images import to_graph_dtype
+from skvae.storage import Selection, StoredImages
+
+# What can be cut into batches.
+Rows = np.ndarray | StoredImages | Selection
 
 
 @dataclass(frozen=True)
@@ -35,32 +39,46 @@ class FittedNetwork:
     value_range: tuple[float, float]
     seed: int
 
-    def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim) float32."""
+    def encode(self, images: Rows, z_mean: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim) float32.
+
+        An array for z_mean may be given.
+        """
         network = engine.shared_network(self.architecture)
 
-        def encode_batch(batch: np.ndarray) -> Any:
-            return network.encode(to_graph_dtype(batch), self.weights, *self._units)
+        def encode_batch(batch: np.ndarray) -> list[np.ndarray]:
+            batch = to_graph_dtype(batch)
+            return _arrays(network.encode(batch, self.weights, *self._units))
 
-        z_mean, z_log_var = self._in_batches(encode_batch, images)
+        shape = (len(images), self.architecture.latent_dim)
+        if z_mean is None:
+            z_mean = np.empty(shape, np.float32)
+        z_log_var = np.empty(shape, np.float32)
+        self._in_batches(encode_batch, images, [z_mean, z_log_var])
         return z_mean, z_log_var
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
-        """Latents (n, latent_dim) to the pixels' means (n, H, W, C) float32."""
+    def decode(
+        self, z: np.ndarray, shape: tuple[int, ...], images: Any = None
+    ) -> np.ndarray:
+        """Latents (n, latent_dim) to the pixels' means (n, *shape) float32.
+
+        An array for the images may be given.
+        """
         network = engine.shared_network(self.architecture)
+        low, span = map(np.float32, self._units)
+        if images is None:
+            images = np.empty((len(z), *shape), np.float32)
 
-        def decode_batch(batch: np.ndarray) -> Any:
-            return (network.decode(batch, self.weights),)
+        def decode_batch(batch: np.ndarray) -> list[np.ndarray]:
+            (means,) = _arrays([network.decode(batch, self.weights)])
+            with np.errstate(over="ignore"):
+                means = means * span + low
+            return [means.reshape(len(batch), *shape)]
 
-        (images,) = self._in_batches(decode_batch, z)
-        low, span = self._units
-        with np.errstate(over="ignore"):
-            images *= np.float32(span)
-            images += np.float32(low)
-        self._check_finite(images)
+        self._in_batches(decode_batch, z, [images])
         return images
 
-    def elbo_terms(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def elbo_terms(self, images: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Pixel error at one draw, and KL, of each image, (n,) float64.
 
         In the network's units; with them and a noise variance v the evidence lower
@@ -69,15 +87,14 @@ class FittedNetwork:
         network = engine.shared_network(self.architecture)
         arguments = (self.weights, *self._units, *self._row_draws(1))
 
-        def run_batch(batch: np.ndarray) -> Any:
-            return network.elbo_terms(to_graph_dtype(batch), *arguments)
+        def run_batch(batch: np.ndarray) -> list[np.ndarray]:
+            return _arrays(network.elbo_terms(to_graph_dtype(batch), *arguments))
 
-        errors, kl = self._in_batches(run_batch, images)
+        errors, kl = np.empty((2, len(images)))
+        self._in_batches(run_batch, images, [errors, kl])
         return errors, kl
 
-    def score(
-        self, images: np.ndarray, noise_variance: float, n_draws: int
-    ) -> np.ndarray:
+    def score(self, images: Rows, noise_variance: float, n_draws: int) -> np.ndarray:
         """Importance-weighted estimate of log p(x), (n,) float64, in nats.
 
         The noise variance is in the network's units.
@@ -86,10 +103,11 @@ class FittedNetwork:
         draws = self._row_draws(n_draws)
         arguments = (self.weights, *self._units, noise_variance, n_draws, *draws)
 
-        def run_batch(batch: np.ndarray) -> Any:
-            return (network.score(to_graph_dtype(batch), *arguments),)
+        def run_batch(batch: np.ndarray) -> list[np.ndarray]:
+            return _arrays([network.score(to_graph_dtype(batch), *arguments)])
 
-        (values,) = self._in_batches(run_batch, images)
+        values = np.empty(len(images))
+        self._in_batches(run_batch, images, [values])
         return values - self.log_span
 
     @property
@@ -113,24 +131,35 @@ class FittedNetwork:
         return row_draws(self.seed, n_draws, n_pixels, latent_dim)
 
     def _in_batches(
-        self, function: Callable[[np.ndarray], Any], rows: np.ndarray
-    ) -> list[np.ndarray]:
-        """Apply a function that gives tensors of rows; join each over the batches."""
+        self,
+        function: Callable[[np.ndarray], list[np.ndarray]],
+        rows: Rows,
+        outputs: list[Any],
+    ) -> None:
+        """Put what a function gives for the rows into arrays, one for each result."""
         size = self.architecture.images_at_once
 
         def run_batch(start: int) -> list[np.ndarray]:
-            return [output.numpy() for output in function(rows[start : start + size])]
+            results = function(rows[start : start + size])
+            for result in results:
+                self._check_finite(result)
+            return results
+
+        def store(start: int, results: list[np.ndarray]) -> None:
+            for result, output in zip(results, outputs, strict=True):
+                output[start : start + len(result)] = result
 
         starts = range(0, len(rows), size)
         if len(starts) == 1:
-            batches = [run_batch(0)]
-        else:
-            with ThreadPoolExecutor(threads.n_calls()) as pool:
-                batches = list(pool.map(run_batch, starts))
-        joined = [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
-        for output in joined:
-            self._check_finite(output)
-        return joined
+            store(0, run_batch(0))
+            return
+        # Stored here, one after the other: not every storage can take two at a time.
+        pool = ThreadPoolExecutor(threads.n_calls())
+        try:
+            for start, results in zip(starts, pool.map(run_batch, starts), strict=True):
+                store(start, results)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _check_finite(self, output: np.ndarray) -> None:
         if not np.isfinite(output).all():
@@ -139,3 +168,7 @@ class FittedNetwork:
                 f"float32. Images were fitted with value_range_={self.value_range}."
             )
             raise ValueError(msg)
+
+
+def _arrays(tensors: Iterable[Any]) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in tensors]

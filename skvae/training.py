@@ -1,9 +1,9 @@
-"""The training loop: epochs, blocks, early stopping.
+"""The training loop: epochs, graph calls, early stopping.
 
-Images reach the engine in blocks, gathered in the epoch's order in the caller's
-dtype; one graph call trains on a whole block. The permutation and the noise of an
-epoch depend on the seed and the epoch's number alone, so that training can stop after
-any epoch and go on from its state with the same bits.
+Images are gathered in blocks in the epoch's order and in the caller's dtype, and reach
+the engine in parts of these. The order and the noise of an epoch depend on the seed and
+the epoch's number alone, so that training can stop after any epoch and go on from its
+state with the same bits.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from skvae import engine, objective
 from skvae.architecture import Architecture
 from skvae.draws import Stream, stream
 from skvae.images import to_graph_dtype
-from skvae.inference import FittedNetwork
+from skvae.inference import FittedNetwork, Rows
 from skvae.initialization import initial_weights
 from skvae.progress import History, Report
+from skvae.shuffling import shuffled_blocks
+from skvae.storage import Selection, StoredImages
 
-# A block, and so a graph call, has about this many pixels: a second's work or less.
-_BLOCK_PIXELS = 2**22
+# A graph call has about this many pixels: a second's work or less.
+_CALL_PIXELS = 2**22
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,16 @@ class Data:
     images : (n, H, W, C)
         Images in the caller's units and dtype.
     rows : (n_rows,) of int
-        The images to train on, each used once an epoch.
+        The images to train on, each used once an epoch, in ascending order.
     validation_images : (n, H, W, C) or None
         What early stopping watches; None trains for all epochs.
     value_range : (low, high)
         The interval of pixel values that the network sees as [0, 1].
     """
 
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     rows: np.ndarray
-    validation_images: np.ndarray | None
+    validation_images: Rows | None
     value_range: tuple[float, float]
 
 
@@ -106,11 +108,15 @@ class Outcome:
         training images.
     history : dict of str to list of float
         Of all epochs trained: see `ConvVAE.history_`.
+    is_interrupted : bool
+        Whether the user interrupted training, which ended it; the last epoch may then
+        have used a part of the images.
     """
 
     progress: Progress
     noise_variance: float
     history: History
+    is_interrupted: bool
 
 
 def new_progress(architecture: Architecture, seed: int) -> Progress:
@@ -149,16 +155,6 @@ def fit(
     ValueError
         If training diverges.
     """
-    early_stopping = None
-    if data.validation_images is not None:
-        early_stopping = _EarlyStopping(
-            architecture, settings, data, data.validation_images, start
-        )
-    # The guide's loss stays in the network's units.
-    is_gaussian = architecture.likelihood == "gaussian"
-    offset = _network(architecture, data, start).log_span if is_gaussian else 0.0
-    history: History = {"loss": [], "reconstruction": [], "kl": []}
-    last_epoch = start.n_epochs + settings.epochs - 1
     with engine.leased_trainer(
         architecture, settings.optimizer, settings.batch_size
     ) as trainer:
@@ -168,36 +164,26 @@ def fit(
             start.optimizer_arrays,
             settings.learning_rate,
         )
-        for epoch in range(start.n_epochs, last_epoch + 1):
-            loss, reconstruction, kl = _train_epoch(
-                trainer, settings, data, start.seed, epoch
-            )
-            history["loss"].append(loss + offset)
-            history["reconstruction"].append(reconstruction + offset)
-            history["kl"].append(kl)
-            is_last = epoch == last_epoch
-            if early_stopping:
-                progress = Progress(start.seed, epoch + 1, *trainer.state())
-                val_loss = early_stopping.watch(progress)
-                history.setdefault("val_loss", []).append(val_loss)
-                is_last = is_last or early_stopping.is_over
-            report(history, is_last)
-            if is_last:
-                break
-        if early_stopping:
-            best = replace(early_stopping.best, n_epochs=epoch + 1)
-            return Outcome(best, early_stopping.noise_variance, history)
-        end = Progress(start.seed, epoch + 1, *trainer.state())
-        return Outcome(end, end.noise_variance, history)
+        run = _Run(architecture, settings, data, start, trainer)
+        run.train(report)
+        return run.outcome()
 
 
 def posterior(
-    architecture: Architecture, data: Data, progress: Progress
+    architecture: Architecture, data: Data, outcome: Outcome
 ) -> tuple[np.ndarray, np.ndarray]:
-    """z_mean and z_log_var of the training rows, each (n_rows, latent_dim) float32."""
-    is_all = len(data.rows) == len(data.images)
-    images = data.images if is_all else data.images[data.rows]
-    return _network(architecture, data, progress).encode(images)
+    """z_mean and z_log_var of the training rows, each (n_rows, latent_dim) float32.
+
+    A user who has interrupted training is given those of as many rows, evenly spaced,
+    as take a moment.
+    """
+    rows = data.rows
+    if outcome.is_interrupted:
+        n_rows = max(1, _CALL_PIXELS // architecture.n_pixels)
+        rows = rows[:: math.ceil(len(rows) / n_rows)]
+    is_all = len(rows) == len(data.images)
+    images = data.images if is_all else Selection(data.images, rows)
+    return _network(architecture, data, outcome.progress).encode(images)
 
 
 def _network(
@@ -208,32 +194,131 @@ def _network(
     )
 
 
-def _train_epoch(
-    trainer: engine.Trainer, settings: Settings, data: Data, seed: int, epoch: int
-) -> tuple[float, float, float]:
-    """Use every row once; the rows' mean loss, reconstruction term and KL."""
-    order = stream(seed, Stream.PERMUTATION, epoch).permutation(data.rows)
-    noise_seed = int(stream(seed, Stream.NOISE, epoch).integers(2**63))
-    low, high = data.value_range
-    n_pixels = math.prod(data.images.shape[1:])
-    batches_per_block = max(1, _BLOCK_PIXELS // (n_pixels * settings.batch_size))
-    block_size = batches_per_block * settings.batch_size
-    sums = np.zeros(3)
-    for start in range(0, len(order), block_size):
-        block = data.images[order[start : start + block_size]]
-        sums += trainer.train_block(
-            to_graph_dtype(block),  # (block_size, H, W, C)
-            low,
-            high - low,
-            kl_weight=settings.kl_weight(epoch),
-            free_bits=settings.free_bits,
-            batch_size=settings.batch_size,
-            noise_seed=noise_seed,
-            first_step=start // settings.batch_size,
-        )
-        _check_finite(float(sums.sum()), epoch)
-    loss, reconstruction, kl = (sums / len(order)).tolist()
-    return loss, reconstruction, kl
+class _Totals:
+    """Loss, reconstruction term and KL, summed over the images of an epoch so far."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(3)
+        self.n_images = 0
+
+    def add(self, sums: np.ndarray, n_images: int) -> None:
+        self._sums += sums
+        self.n_images += n_images
+
+    def means(self) -> list[float]:
+        means: list[float] = (self._sums / self.n_images).tolist()
+        return means
+
+
+class _Run:
+    """A fit under way."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        settings: Settings,
+        data: Data,
+        start: Progress,
+        trainer: engine.Trainer,
+    ) -> None:
+        self._settings = settings
+        self._data = data
+        self._start = start
+        self._trainer = trainer
+        self._early_stopping = None
+        if data.validation_images is not None:
+            self._early_stopping = _EarlyStopping(
+                architecture, settings, data, data.validation_images, start
+            )
+        # The guide's loss stays in the network's units.
+        is_gaussian = architecture.likelihood == "gaussian"
+        self._offset = _network(architecture, data, start).log_span * is_gaussian
+        self._history: History = {"loss": [], "reconstruction": [], "kl": []}
+        self._totals = _Totals()
+        self._is_interrupted = False
+
+    def train(self, report: Report) -> None:
+        """Train until the epochs or early stopping end, or the user does."""
+        is_last = False
+        try:
+            while not is_last:
+                self._train_epoch()
+                self._record()
+                is_last = self._is_over()
+                report(self._history, is_last)
+        except KeyboardInterrupt:
+            if self._totals.n_images:
+                self._record()
+            if self._n_epochs == 0:
+                raise
+            self._is_interrupted = True
+
+    def outcome(self) -> Outcome:
+        """What training has come to."""
+        history = {name: each[: self._n_epochs] for name, each in self._history.items()}
+        end = self._progress()
+        noise_variance = end.noise_variance
+        if self._early_stopping:
+            val_losses = history.get("val_loss", [])
+            n_missing = self._n_epochs - len(val_losses)
+            history["val_loss"] = [*val_losses, *[math.nan] * n_missing]
+            if self._early_stopping.best:
+                end = replace(self._early_stopping.best, n_epochs=end.n_epochs)
+                noise_variance = self._early_stopping.noise_variance
+        return Outcome(end, noise_variance, history, self._is_interrupted)
+
+    @property
+    def _n_epochs(self) -> int:
+        """Epochs of this fit that are recorded."""
+        return len(self._history["loss"])
+
+    def _progress(self) -> Progress:
+        n_epochs = self._start.n_epochs + self._n_epochs
+        return Progress(self._start.seed, n_epochs, *self._trainer.state())
+
+    def _train_epoch(self) -> None:
+        """Use every row once."""
+        settings, data, seed = self._settings, self._data, self._start.seed
+        epoch = self._start.n_epochs + self._n_epochs
+        rng = stream(seed, Stream.PERMUTATION, epoch)
+        noise_seed = int(stream(seed, Stream.NOISE, epoch).integers(2**63))
+        low, high = data.value_range
+        batch_size = settings.batch_size
+        batch_pixels = batch_size * math.prod(data.images.shape[1:])
+        call_size = batch_size * max(1, _CALL_PIXELS // batch_pixels)
+        self._totals = _Totals()
+        for block in shuffled_blocks(data.images, data.rows, batch_size, rng):
+            for start in range(0, len(block), call_size):
+                images = block[start : start + call_size]
+                sums = self._trainer.train_steps(
+                    to_graph_dtype(images),  # (call_size, H, W, C)
+                    low,
+                    high - low,
+                    kl_weight=settings.kl_weight(epoch),
+                    free_bits=settings.free_bits,
+                    batch_size=batch_size,
+                    noise_seed=noise_seed,
+                    # Only the last batch of an epoch is short.
+                    first_step=self._totals.n_images // batch_size,
+                )
+                _check_finite(float(sums.sum()), epoch)
+                self._totals.add(sums, len(images))
+
+    def _record(self) -> None:
+        """Enter the epoch's means in the history; the loss, which counts, last."""
+        loss, reconstruction, kl = self._totals.means()
+        self._history["kl"].append(kl)
+        self._history["reconstruction"].append(reconstruction + self._offset)
+        self._history["loss"].append(loss + self._offset)
+        self._totals = _Totals()
+
+    def _is_over(self) -> bool:
+        is_over = self._n_epochs == self._settings.epochs
+        if self._early_stopping:
+            val_loss = self._early_stopping.watch(self._progress())
+            self._history.setdefault("val_loss", []).append(val_loss)
+            is_over = is_over or self._early_stopping.is_over
+        return is_over
 
 
 def _check_finite(loss: float, epoch: int) -> None:
@@ -261,7 +346,7 @@ class _EarlyStopping:
         architecture: Architecture,
         settings: Settings,
         data: Data,
-        images: np.ndarray,
+        images: Rows,
         start: Progress,
     ) -> None:
         self._architecture = architecture
@@ -269,11 +354,13 @@ class _EarlyStopping:
         self._data = data
         self._images = images
         self._n_epochs_without_gain = 0
-        self.best, self.noise_variance = start, start.noise_variance
-        self._best_loss = math.inf
         # A new network is no candidate, whatever its loss, nor is one whose KL does not
         # yet weigh what it should.
+        self.best: Progress | None = None
+        self.noise_variance = start.noise_variance
+        self._best_loss = math.inf
         if start.n_epochs > settings.kl_warmup_epochs:
+            self.best = start
             self._best_loss, self.noise_variance = self._loss(start)
 
     def watch(self, progress: Progress) -> float:

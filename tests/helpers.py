@@ -44,7 +44,7 @@ def gradient_step(architecture, weights, images, learning_rate):
 
     with engine.leased_trainer(architecture, "sgd", len(images)) as trainer:
         trainer.load(weights, 0.5, [], learning_rate)
-        trainer.train_block(
+        trainer.train_steps(
             images,
             0.0,
             1.0,

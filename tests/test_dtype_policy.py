@@ -59,8 +59,12 @@ def test_latents_images_and_scores_are_near_those_of_float32(
         assert other.dtype == np.float32
         assert_near(other, one, TOLERANCES[policy])
     z = reference.encode(images)[0]
-    assert mixed.decode(z).dtype == np.float32
-    assert_near(mixed.decode(z), reference.decode(z), TOLERANCES[policy])
+    assert mixed.decode(z, (32, 32, 1)).dtype == np.float32
+    assert_near(
+        mixed.decode(z, (32, 32, 1)),
+        reference.decode(z, (32, 32, 1)),
+        TOLERANCES[policy],
+    )
     scores = mixed.score(images, 0.5, 4)
     assert scores.dtype == np.float64
     assert_near(scores, reference.score(images, 0.5, 4), TOLERANCES[policy])

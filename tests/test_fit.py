@@ -114,14 +114,14 @@ def test_going_on_may_change_numbers_that_are_no_architecture(images):
 
 def test_every_row_is_used_in_every_epoch_the_short_last_batch_too(images, monkeypatch):
     seen = []
-    train_block = Trainer.train_block
+    train_steps = Trainer.train_steps
 
     def spy(self, block, *args, **kwargs):
         seen.append(block.reshape(len(block), -1))
-        return train_block(self, block, *args, **kwargs)
+        return train_steps(self, block, *args, **kwargs)
 
-    monkeypatch.setattr(Trainer, "train_block", spy)
-    monkeypatch.setattr("skvae.training._BLOCK_PIXELS", 64 * 32)
+    monkeypatch.setattr(Trainer, "train_steps", spy)
+    monkeypatch.setattr("skvae.training._CALL_PIXELS", 64 * 32)
     ConvVAE(**TINY).fit(images)
     assert [len(block) for block in seen] == [32, 32, 6] * 3
     rows = images.reshape(len(images), -1)
@@ -142,7 +142,7 @@ def test_the_short_last_batch_takes_a_step(images):
 
 def test_blocks_do_not_change_the_bits(images, monkeypatch):
     whole = ConvVAE(**TINY).fit(images)
-    monkeypatch.setattr("skvae.training._BLOCK_PIXELS", 64 * 32)
+    monkeypatch.setattr("skvae.training._CALL_PIXELS", 64 * 32)
     blocks = ConvVAE(**TINY).fit(images)
     for path, weight in whole.weights_.items():
         np.testing.assert_array_equal(weight, blocks.weights_[path])

@@ -134,7 +134,7 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     x = rng.random((6, *image_shape), dtype=np.float32)
     with engine.leased_trainer(architecture, "adam", batch_size=6) as trainer:
         trainer.load(architecture.pack(weights), 0.5, [], learning_rate=1e-3)
-        loss, reconstruction, kl = trainer.train_block(
+        loss, reconstruction, kl = trainer.train_steps(
             x,
             0.0,
             1.0,

@@ -1,0 +1,147 @@
+"""Images that stay where they are stored, and are read in parts. numpy alone.
+
+Anything with `shape`, `dtype` and slicing will do: memory maps, h5py datasets, zarr and
+dask arrays. Only runs of neighbouring rows are read, because that is what files give
+quickly, and each is validated as it comes.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Rows that are read together have at most about this many bytes.
+_CHUNK_BYTES = 2**20
+
+
+def chunk_length(images: np.ndarray | StoredImages) -> int:
+    """How many images of an array (n, H, W, C) to read together."""
+    return max(1, _CHUNK_BYTES // image_bytes(images))
+
+
+def image_bytes(images: np.ndarray | StoredImages) -> int:
+    """How many bytes one image has."""
+    return images.dtype.itemsize * math.prod(images.shape[1:])
+
+
+def is_stored(X: Any) -> bool:
+    """Whether X is read in parts: a memory map, or what only looks like an array."""
+    if isinstance(X, np.ndarray):
+        return isinstance(X, np.memmap)
+    # Neither tables nor sparse matrices.
+    is_sliceable = hasattr(X, "__getitem__") and not hasattr(X, "tocsr")
+    return is_sliceable and isinstance(getattr(X, "dtype", None), np.dtype)
+
+
+class StoredImages:
+    """Stored images as an array (n, H, W, C) that slices and index arrays read from.
+
+    What goes wrong while rows are read has a note that names them.
+
+    Parameters
+    ----------
+    array : array-like with shape, dtype and slicing
+        Images in the caller's layout.
+    to_images : callable
+        Validates images in the caller's layout and brings them to (n, H, W, C).
+    image_shape : (H, W, C)
+    """
+
+    def __init__(
+        self,
+        array: Any,
+        to_images: Callable[[np.ndarray], np.ndarray],
+        image_shape: tuple[int, ...],
+    ) -> None:
+        self._array = array
+        self._to_images = to_images
+        self.shape = (int(array.shape[0]), *image_shape)
+        self.dtype = array.dtype
+        # Not every storage can be read by two threads at a time.
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        """Read a run of rows, or the rows of an index array in any order."""
+        if isinstance(key, slice):
+            start, stop, _ = key.indices(len(self))
+            return self._read(start, stop)
+        images = np.empty((len(key), *self.shape[1:]), self.dtype)
+        for places in self._by_chunk(key):
+            rows = key[places]
+            start = int(rows.min())
+            run = self._read(start, int(rows.max()) + 1)
+            images[places] = run[rows - start]
+        return images
+
+    def _by_chunk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Places in an index array of the rows that are read together."""
+        chunks = rows // chunk_length(self)
+        places = np.argsort(chunks, kind="stable")
+        ends = np.flatnonzero(np.diff(chunks[places])) + 1
+        yield from np.split(places, ends)
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        try:
+            _check_file(self._array)
+            with self._lock:
+                rows = np.asarray(self._array[start:stop])
+            if len(rows) != stop - start or rows.dtype != self.dtype:
+                msg = (
+                    f"Got {len(rows)} rows of {rows.dtype} where {stop - start} of "
+                    f"{self.dtype} were expected. What X is read from has changed."
+                )
+                raise ValueError(msg)  # noqa: TRY301  the note below is for it, too
+            return self._to_images(rows)
+        except Exception as error:
+            error.add_note(f"raised while rows {start} to {stop - 1} of X were read")
+            raise
+
+
+class Selection:
+    """Some rows of images (n, H, W, C) as an array that is gathered where it is sliced.
+
+    Parameters
+    ----------
+    images : ndarray or StoredImages
+    rows : (n_rows,) of int
+    """
+
+    def __init__(self, images: np.ndarray | StoredImages, rows: np.ndarray) -> None:
+        self._images = images
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        """Gather a part of the rows."""
+        return self._images[self._rows[key]]
+
+
+def _check_file(array: Any) -> None:
+    """See that the file behind a memory map is whole.
+
+    Reading beyond the end of a file that was cut off ends the process.
+    """
+    if not isinstance(array, np.memmap) or array.filename is None:
+        return
+    mapped: Any = array
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    if not isinstance(mapped, mmap.mmap):
+        return
+    path = Path(array.filename)
+    # A map starts where a page does.
+    start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    if path.stat().st_size < start + len(mapped):
+        msg = f"The file {path} is shorter than when X was opened."
+        raise OSError(msg)

@@ -1,0 +1,85 @@
+"""The order of an epoch's images."""
+
+import numpy as np
+import pytest
+
+from skvae.shuffling import shuffled_blocks
+
+RUN, BLOCK = 4, 32
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch):
+    monkeypatch.setattr("skvae.storage._CHUNK_BYTES", RUN)
+    monkeypatch.setattr("skvae.shuffling._BLOCK_BYTES", BLOCK)
+
+
+def blocks_of(n_images, rows=None, batch_size=8, seed=0):
+    """Numbers of the images in each block."""
+    images = np.arange(n_images, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    rows = np.arange(n_images) if rows is None else rows
+    rng = np.random.default_rng(seed)
+    return [b.ravel() for b in shuffled_blocks(images, rows, batch_size, rng)]
+
+
+@pytest.mark.parametrize(
+    ("n_images", "batch_size", "lengths"),
+    [
+        (1, 8, [1]),
+        (32, 8, [32]),
+        (100, 8, [32, 32, 32, 4]),
+        (100, 7, [28, 28, 28, 16]),
+        (100, 40, [40, 40, 20]),
+    ],
+)
+def test_each_row_comes_once_and_only_the_last_batch_is_short(
+    n_images, batch_size, lengths
+):
+    blocks = blocks_of(n_images, batch_size=batch_size)
+    assert [len(block) for block in blocks] == lengths
+    np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), np.arange(n_images))
+
+
+def test_some_rows_may_be_left_out():
+    rows = np.flatnonzero(np.random.default_rng(0).random(200) < 0.5)
+    np.testing.assert_array_equal(np.sort(np.concatenate(blocks_of(200, rows))), rows)
+
+
+def test_the_order_depends_on_the_generator_alone():
+    one, same, other = blocks_of(100), blocks_of(100), blocks_of(100, seed=1)
+    np.testing.assert_array_equal(np.concatenate(one), np.concatenate(same))
+    assert (np.concatenate(one) != np.concatenate(other)).mean() > 0.9
+
+
+def test_a_block_comes_from_runs_all_over_the_data():
+    means = [
+        np.mean(block) for seed in range(50) for block in blocks_of(256, seed=seed)
+    ]
+    # 8 runs with means that are uniform on 0 to 255, drawn without replacement.
+    expected = 255 / np.sqrt(12 * 8) * np.sqrt(56 / 63)
+    assert np.std(means) == pytest.approx(expected, rel=0.15)
+
+
+def test_within_a_block_any_row_may_follow_any_other():
+    """Full shuffles: neighbours in a batch are no nearer than rows of the block are."""
+    distances = [
+        np.abs(np.diff(block.astype(int))).mean()
+        / np.abs(block[:, None] - block * 1.0).mean()
+        for seed in range(50)
+        for block in blocks_of(256, seed=seed)
+    ]
+    assert np.mean(distances) == pytest.approx(32 / 31, rel=0.02)
+
+
+def test_an_error_in_reading_ahead_reaches_the_caller():
+    class Images:
+        shape, dtype = (100, 1, 1, 1), np.dtype(np.uint8)
+
+        def __getitem__(self, rows):
+            if 50 in rows:
+                msg = "no"
+                raise OSError(msg)
+            return rows.astype(np.uint8)
+
+    with pytest.raises(OSError, match="no"):
+        list(shuffled_blocks(Images(), np.arange(100), 8, np.random.default_rng(0)))

@@ -1,0 +1,281 @@
+"""Images that are not in memory are read in parts, and results may be written so."""
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from helpers import TINY, assert_same_fit
+
+from skvae import ConvVAE
+from skvae.storage import Selection, StoredImages
+
+N_PIXELS = 64
+
+
+def as_memory_map(array, path):
+    np.save(path / "images.npy", array)
+    return np.load(path / "images.npy", mmap_mode="r")
+
+
+def as_view_of_memory_map(array, path):
+    with (path / "images.raw").open("wb") as file:
+        file.write(b"a header")
+        np.concatenate([array[:3], array, array[:2]]).tofile(file)
+    shape = (len(array) + 5, *array.shape[1:])
+    mapped = np.memmap(path / "images.raw", array.dtype, "r", offset=8, shape=shape)
+    return mapped[3:-2]
+
+
+def as_h5py(array, path):
+    file = h5py.File(path / "images.h5", "w")
+    return file.create_dataset("images", data=array, chunks=(7, *array.shape[1:]))
+
+
+def as_zarr(array, path):
+    stored = zarr.create_array(
+        str(path / "images.zarr"),
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(7, *array.shape[1:]),
+    )
+    stored[:] = array
+    return stored
+
+
+class Slices:
+    """Nothing but `shape`, `dtype` and slicing, and a list of what was read."""
+
+    def __init__(self, array):
+        self.shape, self.dtype = array.shape, array.dtype
+        self.array, self.lengths = array, []
+
+    def __getitem__(self, key):
+        assert isinstance(key, slice)
+        part = self.array[key]
+        self.lengths.append(len(part))
+        return part
+
+
+STORAGES = [as_memory_map, as_view_of_memory_map, as_h5py, as_zarr]
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Runs of 4 images, and blocks of 16, of 64 bytes each."""
+    monkeypatch.setattr("skvae.storage._CHUNK_BYTES", 4 * N_PIXELS)
+    monkeypatch.setattr("skvae.shuffling._BLOCK_BYTES", 16 * N_PIXELS)
+
+
+@pytest.fixture
+def bytes_(images):
+    """(70, 8, 8) uint8."""
+    return np.round(images * 255).astype(np.uint8)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("store", [*STORAGES, lambda array, _: Slices(array)])
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"early_stopping": True, "validation_fraction": 0.3}],
+    ids=["", "early stopping"],
+)
+def test_what_is_stored_gives_the_bits_of_what_is_in_memory(
+    bytes_, tmp_path, store, params
+):
+    vae = ConvVAE(**TINY).set_params(**params, batch_size=8)
+    stored = store(bytes_, tmp_path)
+    in_memory, from_storage = vae.fit(bytes_), ConvVAE(**vae.get_params()).fit(stored)
+    assert_same_fit(in_memory, from_storage)
+    np.testing.assert_array_equal(in_memory.latent_kl_, from_storage.latent_kl_)
+    for method in ("transform", "score_samples"):
+        np.testing.assert_array_equal(
+            getattr(from_storage, method)(stored), getattr(in_memory, method)(bytes_)
+        )
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("shape", [(70, 64), (70, 4, 16), (70, 4, 4, 4)])
+@pytest.mark.parametrize("dtype", ["bool", ">u2", "f2", "f8"])
+def test_stored_images_of_any_layout_and_dtype(bytes_, tmp_path, shape, dtype):
+    array = bytes_.reshape(shape).astype(dtype)
+    stored = as_memory_map(array, tmp_path)
+    vae = ConvVAE(**TINY)
+    assert_same_fit(ConvVAE(**TINY).fit(array), vae.fit(stored))
+    assert vae.inverse_transform(vae.transform(stored)).shape == shape
+    assert vae.n_features_in_ == 64
+
+
+def test_partial_fit_and_validation_images_may_be_stored(bytes_, tmp_path):
+    stored = as_memory_map(bytes_, tmp_path)
+    assert_same_fit(
+        ConvVAE(**TINY).partial_fit(bytes_).partial_fit(bytes_),
+        ConvVAE(**TINY).partial_fit(stored).partial_fit(stored),
+    )
+    vae = ConvVAE(**TINY, early_stopping=True)
+    assert_same_fit(
+        ConvVAE(**TINY, early_stopping=True).fit(bytes_, X_val=bytes_[:9]),
+        vae.fit(stored, X_val=stored[:9]),
+    )
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_training_reads_short_runs(bytes_):
+    stored = Slices(bytes_)
+    ConvVAE(**{**TINY, "epochs": 1, "batch_size": 8}).fit(stored)
+    # Once in training, in runs of up to 4, and once for `latent_kl_`.
+    *trained, encoded = stored.lengths
+    assert max(trained) <= 4
+    assert sum(trained) == encoded == 70
+
+
+def test_an_index_array_reads_its_rows_in_its_order(bytes_, monkeypatch):
+    monkeypatch.setattr("skvae.storage._CHUNK_BYTES", 4 * N_PIXELS)
+    stored = StoredImages(Slices(bytes_), lambda part: part[..., None], (8, 8, 1))
+    rows = np.random.default_rng(0).permutation(70)[:40]
+    np.testing.assert_array_equal(stored[rows][..., 0], bytes_[rows])
+    np.testing.assert_array_equal(stored[5:17][..., 0], bytes_[5:17])
+    selection = Selection(stored, rows)
+    assert len(selection) == 40
+    np.testing.assert_array_equal(selection[3:9][..., 0], bytes_[rows[3:9]])
+
+
+# Writing.
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("store", STORAGES)
+def test_results_are_written_to_what_is_given(bytes_, tmp_path, store, dtype):
+    vae = ConvVAE(**TINY).fit(bytes_)
+    features = vae.transform(bytes_)
+
+    def blank(array):
+        out = store(np.zeros(array.shape, dtype), tmp_path)
+        if isinstance(out, np.memmap):
+            shape = (len(array) + 5, *array.shape[1:])
+            out = np.memmap(tmp_path / "out", dtype, "w+", shape=shape)[2:-3]
+        return out
+
+    out = blank(features)
+    assert vae.transform(bytes_, out=out) is out
+    np.testing.assert_array_equal(out[:], features)
+    decoded = vae.inverse_transform(features)
+    (tmp_path / "decoded").mkdir()
+    out = np.zeros(decoded.shape, dtype)
+    assert vae.inverse_transform(features, out=out) is out
+    np.testing.assert_array_equal(out, decoded)
+
+
+def test_many_batches_are_written_in_their_places(bytes_, monkeypatch):
+    from skvae.architecture import Architecture
+
+    vae = ConvVAE(**TINY).fit(bytes_)
+    features = vae.transform(bytes_)
+    decoded = vae.inverse_transform(features)
+    monkeypatch.setattr(Architecture, "images_at_once", 9)
+    out = np.zeros_like(features)
+    np.testing.assert_allclose(vae.transform(bytes_, out=out), features, atol=1e-6)
+    out = np.zeros_like(decoded)
+    vae.inverse_transform(features, out=out)
+    np.testing.assert_allclose(out, decoded, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "match"),
+    [
+        (np.zeros((70, 3), np.float32), ValueError, r"\(70, 2\), got \(70, 3\)"),
+        (np.zeros((70, 2), np.int64), TypeError, "float32, got int64"),
+        ([[0.0, 0.0]] * 70, ValueError, r"out must have the result's shape"),
+    ],
+)
+def test_what_cannot_take_the_result_is_refused(bytes_, out, error, match):
+    vae = ConvVAE(**TINY).set_params(latent_dim=2).fit(bytes_)
+    with pytest.raises(error, match=match):
+        vae.transform(bytes_, out=out)
+
+
+# What cannot be read.
+
+
+def refused(vae, X):
+    """The error that fit raises, after which nothing has changed."""
+    before = dict(vae.__dict__)
+    with pytest.raises((ValueError, OSError)) as caught:
+        vae.fit(X)
+    assert vae.__dict__ == before
+    return caught.value
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_file_that_was_cut_off_is_an_error(bytes_, tmp_path):
+    """Reading on would end the process."""
+    vae = ConvVAE(**TINY).fit(bytes_)
+    fitted = {path: weight.copy() for path, weight in vae.weights_.items()}
+    stored = as_view_of_memory_map(bytes_, tmp_path)
+    with (tmp_path / "images.raw").open("r+b") as file:
+        file.truncate(8 + 40 * N_PIXELS)
+    error = refused(vae, stored)
+    assert "shorter than when X was opened" in str(error)
+    assert "of X were read" in error.__notes__[0]
+    with pytest.raises(OSError, match="shorter"):
+        vae.transform(stored)
+    for path, weight in vae.weights_.items():
+        np.testing.assert_array_equal(weight, fitted[path])
+
+
+class Faulty(Slices):
+    """What a fault makes of rows 20 and on."""
+
+    def __init__(self, array, fault):
+        super().__init__(array)
+        self.fault = fault
+
+    def __getitem__(self, key):
+        part = super().__getitem__(key)
+        return self.fault(part) if key.start >= 20 else part
+
+
+def unreadable(_part):
+    msg = "the disk is gone"
+    raise OSError(msg)
+
+
+def with_nan(part):
+    part = part.copy()
+    part[-1] = np.nan
+    return part
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (unreadable, "the disk is gone"),
+        (with_nan, "NaN"),
+        (lambda part: part[:-1], "has changed"),
+        (lambda part: part.astype(np.float32), "has changed"),
+        (lambda part: part[:, 1:], "shape"),
+    ],
+    ids=["unreadable", "nan", "shrunk", "other dtype", "other shape"],
+)
+def test_rows_that_cannot_be_read_are_named(images, fault, message):
+    vae = ConvVAE(**{**TINY, "value_range": (0, 1)})
+    X = images.astype(np.float64)
+    error = refused(vae, Faulty(X, fault))
+    assert message in str(error)
+    (note,) = error.__notes__
+    start, end = (int(word) for word in note.split() if word.isdecimal())
+    assert 20 <= start <= end < 70
+    assert_same_fit(vae.fit(X), ConvVAE(**vae.get_params()).fit(X))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "match"),
+    [
+        ((0, 8, 8), "f8", "0 sample"),
+        ((5, 8, 8), "c8", "numeric"),
+        ((5, 8, 8, 1, 1), "f8", "5D"),
+    ],
+)
+def test_what_storage_says_of_itself_is_checked(shape, dtype, match):
+    refused_error = refused(ConvVAE(**TINY), Slices(np.zeros(shape, dtype)))
+    assert match in str(refused_error)
