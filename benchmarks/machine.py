@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +27,11 @@ def machine_lines() -> list[str]:
 def _processor() -> str:
     """Model of the processor; Linux alone says more than the architecture."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine()
+    facts = dict(
+        re.findall(r"^(model name|flags)\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE)
+    )
+    model = facts.get("model name", platform.machine())
+    has_avx512 = "avx512f" in facts.get("flags", "").split()
+    return f"{model}, {'with' if has_avx512 else 'without'} AVX-512"
