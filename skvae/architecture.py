@@ -53,13 +53,12 @@ class Architecture:
 
     @property
     def images_at_once(self) -> int:
-        """How many images to compute together, so that no layer's outputs grow large.
-
-        The decoder's last layers, before and after the output, are the largest.
-        """
+        """How many images to compute together: no layer's outputs are to grow large."""
         height, width, channels = self.image_shape
-        n_values = height * width * max(channels, self.filters)
-        return max(1, _LAYER_BYTES // (4 * n_values))
+        n_values = [height * width * max(channels, self.filters), 8 * self.latent_dim]
+        for size, filters in zip(self.stage_sizes[1:], self.stage_filters, strict=True):
+            n_values.append(math.prod(size) * filters)
+        return max(1, _LAYER_BYTES // (4 * max(n_values)))
 
     @property
     def layer_dtype(self) -> str:

@@ -174,9 +174,9 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     and the units that `fit` was given, as float32.
 
     X may also be a memory map, an h5py dataset, a zarr array, or anything else with
-    `shape`, `dtype` and slicing: it is then read and validated in parts, with the same
-    results. In each epoch runs of neighbouring images, of 1 MB each, come in random
-    order, and images are shuffled among 64 MB of such runs.
+    `shape`, numpy's `dtype` and slicing: it is then read and validated in parts, with
+    the same results. In each epoch runs of neighbouring images, of 1 MB each, come in
+    random order, and images are shuffled among 64 MB of such runs.
 
     The same random_state, data and parameters give the same bits on the same number
     of threads; on another number, training drifts apart by rounding. `transform` and
@@ -327,7 +327,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         sklearn.exceptions.ConvergenceWarning
             If Ctrl-C ended training, once anything was trained. What it had come to is
             kept, and an epoch of which a part was trained counts; `latent_kl_` and
-            `sampler_` are then those of some images.
+            `sampler_` are then those of some images. A search goes on with the next
+            candidate.
         """
         is_continued = self.warm_start and hasattr(self, "weights_")
         self._fit(X, X_val, self.epochs, is_continued=is_continued)
@@ -368,6 +369,11 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             As `fit`.
         AttributeError
             If `early_stopping` is set: it compares the epochs of one `fit`.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If Ctrl-C ended training, as in `fit`.
         """
         return self._fit(X, None, 1, is_continued=hasattr(self, "weights_"))
 
@@ -381,7 +387,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         out : array-like of shape (n, latent_dim), default=None
             Where to put the result, for what is larger than memory: a memory map, an
             h5py dataset, anything with `shape`, `dtype` and slices to assign to. After
-            an error it may hold a part.
+            an error it may hold a part. With `set_output`, what is returned is made
+            from it, in memory.
 
         Returns
         -------
@@ -392,7 +399,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ------
         ValueError, TypeError
             If X is not finite, numeric and dense, or has another shape than in `fit`;
-            if `out` has another shape than the result or cannot hold float32.
+            if `out` has another shape than the result, or neither float32 nor float64.
         """
         check_is_fitted(self)
         images = self._read_images(X)
@@ -444,7 +451,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ------
         ValueError, TypeError
             If Z is not finite, numeric and dense, or has another number of columns; if
-            `out` has another shape than the result or cannot hold float32.
+            `out` has another shape than the result, or neither float32 nor float64.
         """
         check_is_fitted(self)
         latents = check_array(Z, dtype=np.float32, input_name="Z", estimator=self)
@@ -647,7 +654,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         end, history = outcome.progress, outcome.history
         if is_continued:
             history = _joined(self.history_, history)
-        z_mean, z_log_var = training.posterior(architecture, data, outcome)
+        z_mean, z_log_var, is_whole = training.posterior(architecture, data, outcome)
         fitted = {
             "weights_": architecture.unpack(end.weights),
             "history_": history,
@@ -673,7 +680,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if sampler is not None:
             fitted["sampler_"] = fit_sampler(sampler, z_mean, z_log_var, end.seed)
         self._take_over(fitted)
-        if outcome.is_interrupted:
+        if not is_whole:
             _warn_of_interruption(end.n_epochs - start.n_epochs, settings.epochs)
         return self
 
@@ -830,8 +837,8 @@ def _open_images(
     stand_in = np.broadcast_to(
         np.zeros((), X.dtype), (n_images, math.prod(caller_shape))
     )
-    # Without images, for scikit-learn to say so.
-    validate_data(recorder, stand_in, reset=reset, skip_check_array=n_images > 0)
+    # Without images or pixels, for scikit-learn to say so.
+    validate_data(recorder, stand_in, reset=reset, skip_check_array=stand_in.size > 0)
 
     def to_images(part: np.ndarray) -> np.ndarray:
         rows = layout.to_rows(part)
@@ -853,8 +860,9 @@ def _check_out(out: Any, shape: tuple[int, ...]) -> None:
     if tuple(getattr(out, "shape", ())) != shape:
         msg = f"out must have the result's shape {shape}, got {np.shape(out)}."
         raise ValueError(msg)
-    if not np.can_cast(np.float32, out.dtype, "same_kind"):
-        msg = f"out must have a dtype that holds float32, got {out.dtype}."
+    dtype = getattr(out, "dtype", None)
+    if dtype not in (np.float32, np.float64):
+        msg = f"out must be an array of float32 or float64, got dtype {dtype}."
         raise TypeError(msg)
 
 
@@ -886,8 +894,9 @@ def _warn_of_clipping(
 
 def _warn_of_interruption(epoch: int, epochs: int) -> None:
     warn_user(
-        f"Training was interrupted in epoch {epoch} of {epochs}; what it had come to "
-        f"is kept. fit goes on from there if warm_start=True.",
+        f"Interrupted after {epoch} of {epochs} epochs, the last perhaps in part; what "
+        f"training had come to is kept. partial_fit, or fit with warm_start=True, goes "
+        f"on from there.",
         ConvergenceWarning,
     )
 

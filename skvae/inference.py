@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,10 +155,18 @@ class FittedNetwork:
             store(0, run_batch(0))
             return
         # Stored here, one after the other: not every storage can take two at a time.
-        pool = ThreadPoolExecutor(threads.n_calls())
+        # No more are computed than are about to be stored: it may be slow.
+        n_calls = threads.n_calls()
+        under_way: deque[tuple[int, Future[list[np.ndarray]]]] = deque()
+        pool = ThreadPoolExecutor(n_calls)
         try:
-            for start, results in zip(starts, pool.map(run_batch, starts), strict=True):
-                store(start, results)
+            for start in starts:
+                under_way.append((start, pool.submit(run_batch, start)))
+                if len(under_way) > n_calls:
+                    first, results = under_way.popleft()
+                    store(first, results.result())
+            for first, results in under_way:
+                store(first, results.result())
         finally:
             pool.shutdown(cancel_futures=True)
 

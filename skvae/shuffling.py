@@ -48,13 +48,17 @@ def shuffled_blocks(
         rng.permutation(order[start : start + n_batches * batch_size])
         for start in starts
     ]
-    with ThreadPoolExecutor(1) as reader:
+    reader = ThreadPoolExecutor(1)
+    try:
         following = reader.submit(images.__getitem__, blocks[0])
         for block in blocks[1:]:
             current = following
             following = reader.submit(images.__getitem__, block)
             yield current.result()
         yield following.result()
+    finally:
+        # Who stops early does not wait for what is being read.
+        reader.shutdown(wait=False, cancel_futures=True)
 
 
 def _shuffled_runs(

@@ -1,7 +1,7 @@
 """Images that stay where they are stored, and are read in parts. numpy alone.
 
-Anything with `shape`, `dtype` and slicing will do: memory maps, h5py datasets, zarr and
-dask arrays. Only runs of neighbouring rows are read, because that is what files give
+Anything with `shape`, numpy's `dtype` and slicing will do: memory maps, h5py datasets,
+zarr and dask arrays. Only runs of neighbouring rows are read, which is what files give
 quickly, and each is validated as it comes.
 """
 
@@ -11,7 +11,6 @@ import math
 import mmap
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,16 +131,13 @@ def _check_file(array: Any) -> None:
 
     Reading beyond the end of a file that was cut off ends the process.
     """
-    if not isinstance(array, np.memmap) or array.filename is None:
-        return
-    mapped: Any = array
+    mapped = array
     while isinstance(mapped, np.ndarray):
         mapped = mapped.base
-    if not isinstance(mapped, mmap.mmap):
+    if not isinstance(array, np.memmap) or not isinstance(mapped, mmap.mmap):
         return
-    path = Path(array.filename)
     # A map starts where a page does.
     start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
-    if path.stat().st_size < start + len(mapped):
-        msg = f"The file {path} is shorter than when X was opened."
+    if mapped.size() < start + len(mapped):
+        msg = f"The file {array.filename} is shorter than when X was opened."
         raise OSError(msg)

@@ -8,7 +8,9 @@ state with the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +27,9 @@ from skvae.storage import Selection, StoredImages
 
 # A graph call has about this many pixels: a second's work or less.
 _CALL_PIXELS = 2**22
+
+# Runs of neighbouring rows that stand for all rows after an interruption.
+_N_RUNS = 16
 
 
 @dataclass(frozen=True)
@@ -171,19 +176,22 @@ def fit(
 
 def posterior(
     architecture: Architecture, data: Data, outcome: Outcome
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """z_mean and z_log_var of the training rows, each (n_rows, latent_dim) float32.
 
-    A user who has interrupted training is given those of as many rows, evenly spaced,
-    as take a moment.
+    Also whether these are all. A user who has interrupted training, or who interrupts
+    this, is given those of as many rows as take a moment, from all over the data.
     """
+    network = _network(architecture, data, outcome.progress)
     rows = data.rows
-    if outcome.is_interrupted:
-        n_rows = max(1, _CALL_PIXELS // architecture.n_pixels)
-        rows = rows[:: math.ceil(len(rows) / n_rows)]
-    is_all = len(rows) == len(data.images)
-    images = data.images if is_all else Selection(data.images, rows)
-    return _network(architecture, data, outcome.progress).encode(images)
+    if not outcome.is_interrupted:
+        is_all = len(rows) == len(data.images)
+        with contextlib.suppress(KeyboardInterrupt):
+            images = data.images if is_all else Selection(data.images, rows)
+            return *network.encode(images), True
+    n_rows = math.ceil(_CALL_PIXELS / architecture.n_pixels / _N_RUNS)
+    runs = [part[:n_rows] for part in np.array_split(rows, _N_RUNS)]
+    return *network.encode(Selection(data.images, np.concatenate(runs))), False
 
 
 def _network(
@@ -241,17 +249,23 @@ class _Run:
         """Train until the epochs or early stopping end, or the user does."""
         is_last = False
         try:
-            while not is_last:
-                self._train_epoch()
-                self._record()
-                is_last = self._is_over()
-                report(self._history, is_last)
+            # Ctrl-C reaches this thread alone: the call that is under way in the other
+            # ends, and is counted, before training does.
+            with ThreadPoolExecutor(1) as thread:
+                # An executor does not wait for a thread that has not quite started.
+                thread.submit(int).result()
+                while not is_last:
+                    self._train_epoch(thread)
+                    self._record()
+                    is_last = self._is_over()
+                    report(self._history, is_last)
         except KeyboardInterrupt:
             if self._totals.n_images:
                 self._record()
             if self._n_epochs == 0:
                 raise
             self._is_interrupted = True
+            report(self._history, True)
 
     def outcome(self) -> Outcome:
         """What training has come to."""
@@ -276,33 +290,37 @@ class _Run:
         n_epochs = self._start.n_epochs + self._n_epochs
         return Progress(self._start.seed, n_epochs, *self._trainer.state())
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, thread: ThreadPoolExecutor) -> None:
         """Use every row once."""
-        settings, data, seed = self._settings, self._data, self._start.seed
+        data, seed = self._data, self._start.seed
         epoch = self._start.n_epochs + self._n_epochs
         rng = stream(seed, Stream.PERMUTATION, epoch)
         noise_seed = int(stream(seed, Stream.NOISE, epoch).integers(2**63))
-        low, high = data.value_range
-        batch_size = settings.batch_size
+        batch_size = self._settings.batch_size
         batch_pixels = batch_size * math.prod(data.images.shape[1:])
         call_size = batch_size * max(1, _CALL_PIXELS // batch_pixels)
         self._totals = _Totals()
         for block in shuffled_blocks(data.images, data.rows, batch_size, rng):
             for start in range(0, len(block), call_size):
-                images = block[start : start + call_size]
-                sums = self._trainer.train_steps(
-                    to_graph_dtype(images),  # (call_size, H, W, C)
-                    low,
-                    high - low,
-                    kl_weight=settings.kl_weight(epoch),
-                    free_bits=settings.free_bits,
-                    batch_size=batch_size,
-                    noise_seed=noise_seed,
-                    # Only the last batch of an epoch is short.
-                    first_step=self._totals.n_images // batch_size,
-                )
-                _check_finite(float(sums.sum()), epoch)
-                self._totals.add(sums, len(images))
+                images = block[start : start + call_size]  # (call_size, H, W, C)
+                thread.submit(self._train_images, images, epoch, noise_seed).result()
+
+    def _train_images(self, images: np.ndarray, epoch: int, noise_seed: int) -> None:
+        """Train on the next images of an epoch, and count them."""
+        low, high = self._data.value_range
+        sums = self._trainer.train_steps(
+            to_graph_dtype(images),
+            low,
+            high - low,
+            kl_weight=self._settings.kl_weight(epoch),
+            free_bits=self._settings.free_bits,
+            batch_size=self._settings.batch_size,
+            noise_seed=noise_seed,
+            # Only the last batch of an epoch is short.
+            first_step=self._totals.n_images // self._settings.batch_size,
+        )
+        _check_finite(float(sums.sum()), epoch)
+        self._totals.add(sums, len(images))
 
     def _record(self) -> None:
         """Enter the epoch's means in the history; the loss, which counts, last."""

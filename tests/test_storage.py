@@ -1,7 +1,10 @@
 """Images that are not in memory are read in parts, and results may be written so."""
 
+import time
+
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from helpers import TINY, assert_same_fit
@@ -148,21 +151,21 @@ def test_results_are_written_to_what_is_given(bytes_, tmp_path, store, dtype):
     vae = ConvVAE(**TINY).fit(bytes_)
     features = vae.transform(bytes_)
 
-    def blank(array):
-        out = store(np.zeros(array.shape, dtype), tmp_path)
-        if isinstance(out, np.memmap):
+    def blank(array, folder):
+        folder.mkdir()
+        out = store(np.zeros(array.shape, dtype), folder)
+        if isinstance(out, np.memmap):  # one to read from
             shape = (len(array) + 5, *array.shape[1:])
-            out = np.memmap(tmp_path / "out", dtype, "w+", shape=shape)[2:-3]
+            out = np.memmap(folder / "out", dtype, "w+", shape=shape)[2:-3]
         return out
 
-    out = blank(features)
+    out = blank(features, tmp_path / "features")
     assert vae.transform(bytes_, out=out) is out
     np.testing.assert_array_equal(out[:], features)
     decoded = vae.inverse_transform(features)
-    (tmp_path / "decoded").mkdir()
-    out = np.zeros(decoded.shape, dtype)
+    out = blank(decoded, tmp_path / "decoded")
     assert vae.inverse_transform(features, out=out) is out
-    np.testing.assert_array_equal(out, decoded)
+    np.testing.assert_array_equal(out[:], decoded)
 
 
 def test_many_batches_are_written_in_their_places(bytes_, monkeypatch):
@@ -179,11 +182,63 @@ def test_many_batches_are_written_in_their_places(bytes_, monkeypatch):
     np.testing.assert_allclose(out, decoded, atol=1e-4)
 
 
+class Out:
+    """Takes a batch at a time, and counts those that wait."""
+
+    def __init__(self, shape, n_computed, fails=False):
+        self.shape, self.dtype = shape, np.dtype(np.float32)
+        self.n_computed, self.fails = n_computed, fails
+        self.n_stored, self.waiting = 0, []
+
+    def __setitem__(self, key, value):
+        if self.fails:
+            msg = "no space left"
+            raise OSError(msg)
+        time.sleep(0.02)
+        self.n_stored += 1
+        self.waiting.append(self.n_computed() - self.n_stored)
+
+
+@pytest.fixture
+def n_computed(monkeypatch):
+    """How many batches of 2 images have been computed."""
+    from skvae.architecture import Architecture
+    from skvae.inference import FittedNetwork
+
+    check = FittedNetwork._check_finite
+    computed = []
+
+    def counting(self, output):
+        computed.append(len(output))
+        check(self, output)
+
+    monkeypatch.setattr(Architecture, "images_at_once", 2)
+    monkeypatch.setattr(FittedNetwork, "_check_finite", counting)
+    return lambda: len(computed)
+
+
+def test_results_do_not_pile_up_where_storing_is_slow(fitted, n_computed):
+    out = Out((60, 8, 8), n_computed)
+    fitted.inverse_transform(np.zeros((60, 2)), out=out)
+    assert out.n_stored == n_computed() == 30
+    assert max(out.waiting) <= 4
+
+
+def test_where_storing_fails_computing_ends(fitted, n_computed):
+    with pytest.raises(OSError, match="no space left"):
+        fitted.inverse_transform(
+            np.zeros((60, 2)), out=Out((60, 8, 8), n_computed, fails=True)
+        )
+    assert n_computed() <= 4
+
+
 @pytest.mark.parametrize(
     ("out", "error", "match"),
     [
         (np.zeros((70, 3), np.float32), ValueError, r"\(70, 2\), got \(70, 3\)"),
-        (np.zeros((70, 2), np.int64), TypeError, "float32, got int64"),
+        (np.zeros((70, 2), np.int64), TypeError, "float64, got dtype int64"),
+        (np.zeros((70, 2), np.float16), TypeError, "float64, got dtype float16"),
+        (pd.DataFrame(np.zeros((70, 2))), TypeError, "got dtype None"),
         ([[0.0, 0.0]] * 70, ValueError, r"out must have the result's shape"),
     ],
 )
@@ -220,6 +275,16 @@ def test_a_file_that_was_cut_off_is_an_error(bytes_, tmp_path):
         vae.transform(stored)
     for path, weight in vae.weights_.items():
         np.testing.assert_array_equal(weight, fitted[path])
+
+
+def test_a_memory_map_outlives_the_name_of_its_file(bytes_, tmp_path):
+    vae = ConvVAE(**TINY).fit(bytes_)
+    stored = as_memory_map(bytes_, tmp_path)
+    (tmp_path / "short").write_bytes(b"")
+    (tmp_path / "short").replace(tmp_path / "images.npy")
+    np.testing.assert_array_equal(vae.transform(stored), vae.transform(bytes_))
+    (tmp_path / "images.npy").unlink()
+    np.testing.assert_array_equal(vae.transform(stored), vae.transform(bytes_))
 
 
 class Faulty(Slices):
@@ -272,6 +337,8 @@ def test_rows_that_cannot_be_read_are_named(images, fault, message):
     ("shape", "dtype", "match"),
     [
         ((0, 8, 8), "f8", "0 sample"),
+        ((5, 0), "f8", "0 feature"),
+        ((5, 0, 8), "u1", "0 feature"),
         ((5, 8, 8), "c8", "numeric"),
         ((5, 8, 8, 1, 1), "f8", "5D"),
     ],

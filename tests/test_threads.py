@@ -43,7 +43,9 @@ def test_one_step_agrees_across_thread_counts(run_python, tmp_path, n_threads):
 @pytest.mark.parametrize(
     ("batch_size", "n_parts"), [(1, 1), (32, 1), (33, 2), (64, 2), (65, 3), (999, 8)]
 )
-def test_no_part_of_a_batch_fills_large_arrays(monkeypatch, batch_size, n_parts):
+def test_a_batch_is_cut_into_parts_that_fill_no_large_arrays_up_to_eight(
+    monkeypatch, batch_size, n_parts
+):
     """The last layers of 32 such images have 32 x 128 x 128 x 8 values: 2^24 bytes."""
     from skvae import threads
 
@@ -52,9 +54,22 @@ def test_no_part_of_a_batch_fills_large_arrays(monkeypatch, batch_size, n_parts)
     assert threads.n_parts(architecture, batch_size) == n_parts
 
 
-def test_the_largest_layer_may_be_the_image():
-    architecture = Architecture((64, 64, 16), 4, 8, 4, 3, "sigmoid", "gaussian")
-    assert architecture.images_at_once == 2**24 // (64 * 64 * 16 * 4)
+@pytest.mark.parametrize(
+    ("image_shape", "latent_dim", "hidden_layers", "n_values"),
+    [
+        ((64, 64, 1), 4, 4, 64 * 64 * 8),  # before the output
+        ((64, 64, 16), 4, 4, 64 * 64 * 16),  # the image
+        ((1, 1, 1), 4, 4, 64),  # the last convolution
+        ((8, 8, 1), 100, 2, 800),  # beside the latents
+    ],
+)
+def test_the_largest_layer_says_how_many_images_are_computed_together(
+    image_shape, latent_dim, hidden_layers, n_values
+):
+    architecture = Architecture(
+        image_shape, latent_dim, 8, hidden_layers, 3, "sigmoid", "gaussian"
+    )
+    assert architecture.images_at_once == 2**24 // (4 * n_values)
 
 
 REPORT = """
