@@ -10,8 +10,9 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     )
     raise ImportError(msg)
 
+from skvae.checkpoint import Checkpoint
 from skvae.estimator import ConvVAE
 
 __version__ = "0.1.0"
 
-__all__ = ["ConvVAE", "__version__"]
+__all__ = ["Checkpoint", "ConvVAE", "__version__"]

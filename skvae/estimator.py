@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -22,6 +21,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from skvae.architecture import DTYPE_POLICIES, OPTIMIZERS, Architecture
+from skvae.callbacks import CallbackSupportMixin, FitTasks
 from skvae.collapse import collapse_message
 from skvae.draws import Stream, stream
 from skvae.exceptions import PosteriorCollapseWarning, warn_user
@@ -34,21 +34,26 @@ from skvae.images import (
     value_limits,
 )
 from skvae.progress import reporter
-from skvae.sampler import draw_latents, fit_sampler
+from skvae.sampler import draw_latents
 from skvae.storage import Selection, StoredImages, is_stored
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from skvae.inference import FittedNetwork
+    from skvae.job import Job
     from skvae.network import KerasModels
-    from skvae.progress import History
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 
 
-class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ConvVAE(
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
     """Convolutional variational autoencoder.
 
     Learns to compress images to a few latent features and to decode them, as the
@@ -331,7 +336,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             candidate.
         """
         is_continued = self.warm_start and hasattr(self, "weights_")
-        self._fit(X, X_val, self.epochs, is_continued=is_continued)
+        self._fit(X, y, X_val, self.epochs, is_continued=is_continued)
         self._warn_of_collapse()
         return self
 
@@ -375,7 +380,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         sklearn.exceptions.ConvergenceWarning
             If Ctrl-C ended training, as in `fit`.
         """
-        return self._fit(X, None, 1, is_continued=hasattr(self, "weights_"))
+        return self._fit(X, y, None, 1, is_continued=hasattr(self, "weights_"))
 
     def transform(self, X: ArrayLike, out: Any = None) -> NDArray[np.float32]:
         """Encode images.
@@ -455,7 +460,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         latents = check_array(Z, dtype=np.float32, input_name="Z", estimator=self)
-        latent_dim = self._state["architecture"]["latent_dim"]
+        latent_dim = self._state_["architecture"]["latent_dim"]
         if latents.shape[1] != latent_dim:
             msg = (
                 f"Z has {latents.shape[1]} columns, but ConvVAE was fitted with "
@@ -497,8 +502,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_samples = check_scalar(n_samples, "n_samples", Integral, min_val=1)
         seed = _draw_seed(self.random_state if random_state is None else random_state)
         rng = stream(seed, Stream.SAMPLES)
-        latent_dim = self._state["architecture"]["latent_dim"]
-        if hasattr(self, "sampler_"):
+        latent_dim = self._state_["architecture"]["latent_dim"]
+        if getattr(self, "sampler_", None) is not None:
             z = draw_latents(self.sampler_, n_samples, latent_dim, rng)
         else:
             z = rng.standard_normal((n_samples, latent_dim), dtype=np.float32)
@@ -539,8 +544,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         n_draws = check_scalar(n_draws, "n_draws", Integral, min_val=1)
         images = self._read_images(X)
-        noise_variance = self._state["noise_variance"]
-        if hasattr(self, "noise_variance_"):
+        noise_variance = self._state_["noise_variance"]
+        if getattr(self, "noise_variance_", None) is not None:
             low, high = self.value_range_
             noise_variance = self.noise_variance_ / (high - low) ** 2
         return self._network().score(images, noise_variance, n_draws)
@@ -583,13 +588,13 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         check_is_fitted(self)
         return engine.keras_models(
-            self._architecture(), self.weights_, self._state["seed"]
+            self._architecture(), self.weights_, self._state_["seed"]
         )
 
     @property
     def _n_features_out(self) -> int:
         """Number of columns of `transform`, for `get_feature_names_out`."""
-        return int(self._state["architecture"]["latent_dim"])
+        return int(self._state_["architecture"]["latent_dim"])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -600,29 +605,55 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     # Fitting. Everything is worked out on locals and taken over at the end, so that
     # whatever fails leaves the estimator as it was.
 
-    def _fit(self, X: Any, X_val: Any, epochs: int, *, is_continued: bool) -> Self:
-        from skvae import objective, training
+    def _fit(
+        self, X: Any, y: Any, X_val: Any, epochs: int, *, is_continued: bool
+    ) -> Self:
+        from skvae import training
 
         # scikit-learn leaves it out in the later calls of partial_fit.
         self._validate_params()
+        X = _with_shape(X)
+        job = self._job(X, X_val, epochs, is_continued=is_continued)
+        report = reporter(int(self.verbose), epochs, job.start.n_epochs)
+        tasks = FitTasks(
+            self,
+            epochs,
+            X,
+            y,
+            lambda outcome: self._with_none(job.fitted(outcome, is_brief=True)[0]),
+        )
+        outcome = training.fit(
+            job.architecture, job.settings, job.data, job.start, tasks, report
+        )
+        fitted, is_whole = job.fitted(outcome, is_brief=outcome.is_interrupted)
+        tasks.end(self._with_none(fitted))
+        self._take_over(fitted)
+        if not is_whole:
+            _warn_of_interruption(len(outcome.history["loss"]), epochs)
+        return self
+
+    def _job(self, X: Any, X_val: Any, epochs: int, *, is_continued: bool) -> Job:
+        """See that all is as it should be, and gather it."""
+        from skvae import training
+        from skvae.job import Job
+
         if X_val is not None and not self.early_stopping:
             msg = "X_val is what early stopping watches: set early_stopping=True."
             raise ValueError(msg)
         sampler = self._new_sampler()
         # What scikit-learn records of X goes to another estimator at first.
         recorder = self if is_continued else ConvVAE()
-        X = _with_shape(X)
         layout = self._fit_layout(X.shape, is_continued=is_continued)
         images = _read_images(recorder, X, layout, reset=not is_continued)
         value_range = self._fit_value_range(images, is_continued=is_continued)
         architecture = self._fit_architecture(layout, is_continued=is_continued)
         if is_continued:
             start = training.Progress(
-                seed=self._state["seed"],
+                seed=self._state_["seed"],
                 n_epochs=self.n_iter_,
                 weights=architecture.pack(self.weights_),
-                noise_variance=self._state["noise_variance"],
-                optimizer_arrays=self._state["optimizer_arrays"],
+                noise_variance=self._state_["noise_variance"],
+                optimizer_arrays=self._state_["optimizer_arrays"],
             )
         else:
             start = training.new_progress(architecture, _draw_seed(self.random_state))
@@ -637,52 +668,27 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             training_rows, held_out = self._split(len(images), start.seed)
             validation_images = Selection(images, held_out)
 
-        data = training.Data(images, training_rows, validation_images, value_range)
-        settings = training.Settings(
-            epochs=int(epochs),
-            batch_size=int(self.batch_size),
-            learning_rate=float(self.learning_rate),
-            beta=float(self.beta),
-            kl_warmup_epochs=int(self.kl_warmup_epochs),
-            free_bits=float(self.free_bits),
-            optimizer=str(self.optimizer),
-            n_iter_no_change=int(self.n_iter_no_change),
-            tol=float(self.tol),
+        recorded = {"n_features_in_", "feature_names_in_"} & set(vars(recorder))
+        return Job(
+            architecture,
+            training.Settings(
+                epochs=int(epochs),
+                batch_size=int(self.batch_size),
+                learning_rate=float(self.learning_rate),
+                beta=float(self.beta),
+                kl_warmup_epochs=int(self.kl_warmup_epochs),
+                free_bits=float(self.free_bits),
+                optimizer=str(self.optimizer),
+                n_iter_no_change=int(self.n_iter_no_change),
+                tol=float(self.tol),
+            ),
+            training.Data(images, training_rows, validation_images, value_range),
+            start,
+            earlier_history=self.history_ if is_continued else {},
+            caller_shape=layout.caller_shape,
+            recorded={name: getattr(recorder, name) for name in recorded},
+            sampler=sampler,
         )
-        report = reporter(int(self.verbose), settings.epochs, start.n_epochs)
-        outcome = training.fit(architecture, settings, data, start, report)
-        end, history = outcome.progress, outcome.history
-        if is_continued:
-            history = _joined(self.history_, history)
-        z_mean, z_log_var, is_whole = training.posterior(architecture, data, outcome)
-        fitted = {
-            "weights_": architecture.unpack(end.weights),
-            "history_": history,
-            "n_iter_": end.n_epochs,
-            "input_shape_": architecture.image_shape,
-            "value_range_": value_range,
-            "latent_kl_": np.mean(objective.kl_divergence(z_mean, z_log_var), axis=0),
-            "n_features_in_": recorder.n_features_in_,
-            "_state": {
-                "architecture": asdict(architecture),
-                "caller_shape": layout.caller_shape,
-                "seed": end.seed,
-                "optimizer": settings.optimizer,
-                "optimizer_arrays": end.optimizer_arrays,
-                "noise_variance": end.noise_variance,
-            },
-        }
-        if hasattr(recorder, "feature_names_in_"):
-            fitted["feature_names_in_"] = recorder.feature_names_in_
-        if architecture.likelihood != "bernoulli":
-            low, high = value_range
-            fitted["noise_variance_"] = outcome.noise_variance * (high - low) ** 2
-        if sampler is not None:
-            fitted["sampler_"] = fit_sampler(sampler, z_mean, z_log_var, end.seed)
-        self._take_over(fitted)
-        if not is_whole:
-            _warn_of_interruption(end.n_epochs - start.n_epochs, settings.epochs)
-        return self
 
     def _new_sampler(self) -> BaseEstimator | None:
         if isinstance(self.sampler, type):
@@ -695,15 +701,22 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _take_over(self, fitted: dict[str, Any]) -> None:
         """Replace all that was fitted before."""
+        from skvae.job import OPTIONAL
+
         self.__dict__.update(fitted)
-        optional = {"noise_variance_", "feature_names_in_", "sampler_"}
-        for name in optional - set(fitted):
+        for name in OPTIONAL - set(fitted):
             self.__dict__.pop(name, None)
+
+    def _with_none(self, fitted: dict[str, Any]) -> dict[str, Any]:
+        """Hide what was fitted before from a copy that is given these attributes."""
+        from skvae.job import OPTIONAL
+
+        return {**dict.fromkeys(OPTIONAL & set(vars(self))), **fitted}
 
     def _warn_of_collapse(self) -> None:
         parameters = self.get_params(deep=False)
         # The optimizer's first variable counts its steps.
-        n_steps = int(self._state["optimizer_arrays"][0])
+        n_steps = int(self._state_["optimizer_arrays"][0])
         message = collapse_message(self.latent_kl_, parameters, n_steps)
         if message:
             warn_user(message, PosteriorCollapseWarning)
@@ -753,8 +766,8 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         }
         if is_continued:
             earlier = {
-                **self._state["architecture"],
-                "optimizer": self._state["optimizer"],
+                **self._state_["architecture"],
+                "optimizer": self._state_["optimizer"],
             }
             for name, value in {**choices, "optimizer": self.optimizer}.items():
                 if value != earlier[name]:
@@ -777,10 +790,10 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     # What was fitted, as the other modules want it.
 
     def _layout(self) -> ImageLayout:
-        return ImageLayout(self.input_shape_, self._state["caller_shape"])
+        return ImageLayout(self.input_shape_, self._state_["caller_shape"])
 
     def _architecture(self) -> Architecture:
-        return Architecture(**self._state["architecture"])
+        return Architecture(**self._state_["architecture"])
 
     def _network(self) -> FittedNetwork:
         from skvae.inference import FittedNetwork
@@ -788,7 +801,7 @@ class ConvVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         architecture = self._architecture()
         weights = architecture.pack(self.weights_)
         return FittedNetwork(
-            architecture, weights, self.value_range_, self._state["seed"]
+            architecture, weights, self.value_range_, self._state_["seed"]
         )
 
     def _read_images(self, X: ArrayLike) -> np.ndarray | StoredImages:
@@ -864,16 +877,6 @@ def _check_out(out: Any, shape: tuple[int, ...]) -> None:
     if dtype not in (np.float32, np.float64):
         msg = f"out must be an array of float32 or float64, got dtype {dtype}."
         raise TypeError(msg)
-
-
-def _joined(earlier: History, later: History) -> History:
-    """One value an epoch under every name, NaN where it was not computed."""
-
-    def values(history: History, name: str) -> list[float]:
-        return history.get(name, [math.nan] * len(history["loss"]))
-
-    names = dict.fromkeys([*earlier, *later])
-    return {name: values(earlier, name) + values(later, name) for name in names}
 
 
 def _warn_of_clipping(

@@ -12,6 +12,7 @@ import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,10 +26,13 @@ from skvae.progress import History, Report
 from skvae.shuffling import shuffled_blocks
 from skvae.storage import Selection, StoredImages
 
+if TYPE_CHECKING:
+    from skvae.callbacks import FitTasks
+
 # A graph call has about this many pixels: a second's work or less.
 _CALL_PIXELS = 2**22
 
-# Runs of neighbouring rows that stand for all rows after an interruption.
+# Runs of neighbouring rows that stand for all rows before training has ended.
 _N_RUNS = 16
 
 
@@ -137,6 +141,7 @@ def fit(
     settings: Settings,
     data: Data,
     start: Progress,
+    tasks: FitTasks,
     report: Report,
 ) -> Outcome:
     """Train a network.
@@ -148,6 +153,8 @@ def fit(
     data : Data
     start : Progress
         Where to go on.
+    tasks : FitTasks
+        Told of each epoch; may end training.
     report : callable
         Called after each epoch with the history so far and whether that was the last.
 
@@ -170,21 +177,21 @@ def fit(
             settings.learning_rate,
         )
         run = _Run(architecture, settings, data, start, trainer)
-        run.train(report)
+        run.train(tasks, report)
         return run.outcome()
 
 
 def posterior(
-    architecture: Architecture, data: Data, outcome: Outcome
+    architecture: Architecture, data: Data, progress: Progress, *, is_brief: bool
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """z_mean and z_log_var of the training rows, each (n_rows, latent_dim) float32.
 
-    Also whether these are all. A user who has interrupted training, or who interrupts
-    this, is given those of as many rows as take a moment, from all over the data.
+    Also whether these are all. If this is to be brief, or the user interrupts it, they
+    are those of as many rows as take a moment, from all over the data.
     """
-    network = _network(architecture, data, outcome.progress)
+    network = _network(architecture, data, progress)
     rows = data.rows
-    if not outcome.is_interrupted:
+    if not is_brief:
         is_all = len(rows) == len(data.images)
         with contextlib.suppress(KeyboardInterrupt):
             images = data.images if is_all else Selection(data.images, rows)
@@ -245,8 +252,8 @@ class _Run:
         self._totals = _Totals()
         self._is_interrupted = False
 
-    def train(self, report: Report) -> None:
-        """Train until the epochs or early stopping end, or the user does."""
+    def train(self, tasks: FitTasks, report: Report) -> None:
+        """Train until the epochs are over, or something else ends training."""
         is_last = False
         try:
             # Ctrl-C reaches this thread alone: the call that is under way in the other
@@ -255,9 +262,11 @@ class _Run:
                 # An executor does not wait for a thread that has not quite started.
                 thread.submit(int).result()
                 while not is_last:
+                    tasks.begin_epoch()
                     self._train_epoch(thread)
                     self._record()
                     is_last = self._is_over()
+                    is_last = tasks.end_epoch(self.outcome) or is_last
                     report(self._history, is_last)
         except KeyboardInterrupt:
             if self._totals.n_images:
@@ -299,7 +308,6 @@ class _Run:
         batch_size = self._settings.batch_size
         batch_pixels = batch_size * math.prod(data.images.shape[1:])
         call_size = batch_size * max(1, _CALL_PIXELS // batch_pixels)
-        self._totals = _Totals()
         for block in shuffled_blocks(data.images, data.rows, batch_size, rng):
             for start in range(0, len(block), call_size):
                 images = block[start : start + call_size]  # (call_size, H, W, C)

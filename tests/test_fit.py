@@ -136,7 +136,7 @@ def test_every_row_is_used_in_every_epoch_the_short_last_batch_too(images, monke
 def test_the_short_last_batch_takes_a_step(images):
     """70 rows in batches of 16 are 5 steps an epoch."""
     vae = ConvVAE(**TINY).fit(images)
-    iteration, *_ = vae._state["optimizer_arrays"]
+    iteration, *_ = vae._state_["optimizer_arrays"]
     assert iteration == 5 * 3
 
 
@@ -489,12 +489,12 @@ def test_the_best_epoch_is_none_of_the_warm_up():
     parameters |= {"beta": 8.0, "early_stopping": True, "kl_warmup_epochs": 30}
     vae = ConvVAE(**{**parameters, "epochs": 45}).fit(X)
     assert np.argmin(vae.history_["val_loss"]) < 30
-    steps, *_ = vae._state["optimizer_arrays"]
+    steps, *_ = vae._state_["optimizer_arrays"]
     assert steps > 30 * 17
     # Training that ends within the warm-up gives its last epoch.
     vae = ConvVAE(**{**parameters, "epochs": 25}).fit(X)
     assert np.argmin(vae.history_["val_loss"]) < 24
-    steps, *_ = vae._state["optimizer_arrays"]
+    steps, *_ = vae._state_["optimizer_arrays"]
     assert steps == 25 * 17
 
 
@@ -508,4 +508,4 @@ def test_with_early_stopping_the_noise_variance_is_that_of_the_validation_images
     # One draw an image stands behind it, hence some noise.
     assert vae.noise_variance_ == pytest.approx(drawn_error(vae, X_val), rel=0.1)
     # Training goes on with its own, so that nothing of it hangs on the validation.
-    assert vae._state["noise_variance"] < 0.9 * vae.noise_variance_
+    assert vae._state_["noise_variance"] < 0.9 * vae.noise_variance_

@@ -1,0 +1,89 @@
+"""scikit-learn's callbacks, which it has from version 1.9 on, and their absence before.
+
+`_init_callback_context` and what it returns have no public form; they are used in
+`FitTasks` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skvae.training import Outcome
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:
+
+    class _NoContext:
+        """Nobody is told of a task."""
+
+        def subcontext(self, **_: Any) -> _NoContext:
+            return self
+
+        def call_on_fit_task_begin(self, **_: Any) -> _NoContext:
+            return self
+
+        def call_on_fit_task_end(self, **_: Any) -> bool:
+            return False
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """What an estimator does about callbacks without scikit-learn 1.9."""
+
+        def _init_callback_context(self, **_: Any) -> _NoContext:
+            return _NoContext()
+
+
+__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitTasks"]
+
+HAS_CALLBACKS = hasattr(CallbackSupportMixin, "set_callbacks")
+
+
+class FitTasks:
+    """The tasks that callbacks are told of: a fit, and in it one an epoch.
+
+    Parameters
+    ----------
+    estimator : CallbackSupportMixin
+        The estimator that is fitted.
+    max_epochs : int
+    X, y : array-like
+        What `fit` was given.
+    describe : callable
+        Gives the fitted attributes that an outcome of training stands for.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        max_epochs: int,
+        X: Any,
+        y: Any,
+        describe: Callable[[Outcome], dict[str, Any]],
+    ) -> None:
+        self._shown = {"estimator": estimator, "X": X, "y": y}
+        self._describe = describe
+        context = estimator._init_callback_context(  # noqa: SLF001
+            max_subtasks=max_epochs
+        )
+        self._fit = context.call_on_fit_task_begin(**self._shown)
+
+    def begin_epoch(self) -> None:
+        """Say that an epoch begins."""
+        context = self._fit.subcontext(task_name="epoch")
+        self._epoch = context.call_on_fit_task_begin(**self._shown)
+
+    def end_epoch(self, outcome: Callable[[], Outcome]) -> bool:
+        """Say that the epoch has ended; whether a callback wants training to end.
+
+        What training has come to is worked out only for a callback that asks for it.
+        """
+        wants_end = self._epoch.call_on_fit_task_end(
+            **self._shown, reconstruction_attributes=lambda: self._describe(outcome())
+        )
+        return bool(wants_end)
+
+    def end(self, fitted: dict[str, Any]) -> None:
+        """Say that the fit has ended."""
+        self._fit.call_on_fit_task_end(**self._shown, reconstruction_attributes=fitted)
