@@ -6,9 +6,7 @@ architectures, not estimators.
 All weights of a network travel as one vector: one conversion a call, and one variable
 for the optimizer to update, where a variable a layer would cost small networks half
 their time in overhead. Inference functions take that vector as an argument, so that
-one trace serves every estimator of an architecture. Training needs variables, because
-a Keras optimizer cannot run without them on TensorFlow; they live in a `Trainer`,
-which a fit leases, fills and hands back.
+one trace serves every estimator of an architecture.
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -38,22 +35,6 @@ if keras.backend.backend() != "tensorflow":
 
 threads.limit_worker()
 
-# The gradient of the loss in nats per pixel is clipped to this global norm.
-GRADIENT_CLIP_NORM = 10.0
-
-# What float16's loss is multiplied by at first, so that gradients stay in its range.
-# Keras's own 2^15 is for losses that are means over pixels: the first steps of sums
-# would overflow, and be left out.
-FLOAT16_LOSS_SCALE = 1.0
-
-# The smallest noise variance, in the network's units: a standard deviation of a
-# thousandth of the value range.
-MIN_NOISE_VARIANCE = 1e-6
-
-# The learned noise variance is a running mean of the batches' mean squared error, in
-# which the newest batch weighs at least this much: about the last 20 steps count.
-NOISE_VARIANCE_MIN_RATE = 0.05
-
 # Bounds of a latent's log-variance: its exponential stays finite in float32, whatever
 # images are encoded.
 Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
@@ -67,11 +48,11 @@ LARGEST_PIXEL = 1e18
 MAX_NETWORKS = 16
 
 # Building and tracing are for one thread at a time; so is the cache.
-_lock = threading.RLock()
+lock = threading.RLock()
 
-_SCALAR = tf.TensorSpec((), tf.float64)
+SCALAR = tf.TensorSpec((), tf.float64)
 _VECTOR = tf.TensorSpec((None,), tf.float32)
-_INTEGER = tf.TensorSpec((), tf.int64)
+INTEGER = tf.TensorSpec((), tf.int64)
 _DRAWS = RowDraws(
     points=tf.TensorSpec((None, None), tf.float64),
     turn=tf.TensorSpec((None,), tf.float64),
@@ -80,7 +61,7 @@ _DRAWS = RowDraws(
 )
 
 
-class _GraphFunction:
+class GraphFunction:
     """A body that is traced once for each dtype of its first argument.
 
     Only the length of that argument's first axis varies from call to call.
@@ -95,8 +76,9 @@ class _GraphFunction:
         self._traced: dict[np.dtype, Callable[..., Any]] = {}
 
     def __call__(self, rows: np.ndarray, *args: Any) -> Any:
+        """Run the graph on rows (n, *row_shape) and what the signature asks for."""
         if rows.dtype not in self._traced:
-            with _lock:
+            with lock:
                 if rows.dtype not in self._traced:
                     self._traced[rows.dtype] = tf.function(
                         self._body,
@@ -130,18 +112,18 @@ class Network:
             path.startswith("encoder") for path in architecture.weight_shapes
         )
         self.n_weights = sum(self._sizes)
-        self.idle_trainers: defaultdict[tuple[str, int], list[Trainer]]
-        self.idle_trainers = defaultdict(list)
+        # What `trainer` leases, and how many of them are with a fit.
+        self.idle_trainers: defaultdict[tuple[Any, ...], list[Any]] = defaultdict(list)
         self.n_leased = 0
         image_shape = architecture.image_shape
-        units = (_SCALAR, _SCALAR)
-        self.encode = _GraphFunction(self._encode, image_shape, _VECTOR, *units)
-        self.decode = _GraphFunction(self._decode, (architecture.latent_dim,), _VECTOR)
-        self.elbo_terms = _GraphFunction(
+        units = (SCALAR, SCALAR)
+        self.encode = GraphFunction(self._encode, image_shape, _VECTOR, *units)
+        self.decode = GraphFunction(self._decode, (architecture.latent_dim,), _VECTOR)
+        self.elbo_terms = GraphFunction(
             self._elbo_terms, image_shape, _VECTOR, *units, *_DRAWS
         )
-        self.score = _GraphFunction(
-            self._score, image_shape, _VECTOR, *units, _SCALAR, _INTEGER, *_DRAWS
+        self.score = GraphFunction(
+            self._score, image_shape, _VECTOR, *units, SCALAR, INTEGER, *_DRAWS
         )
 
     # The parts of the graph, shared with `Trainer`.
@@ -296,217 +278,12 @@ def _normal_draws(points: Any, shift: Any) -> Any:
     return tf.math.ndtri(tf.clip_by_value(uniform, 1e-16, 1 - 1e-16))
 
 
-class Trainer:
-    """Variables, optimizer and training graph of one network, for one fit at a time."""
-
-    def __init__(self, network: Network, optimizer: str, n_parts: int) -> None:
-        architecture = network.architecture
-        self._network = network
-        self._n_parts = n_parts
-        self._weights = keras.Variable(
-            np.zeros(network.n_weights), dtype="float32", name="weights"
-        )
-        self._noise_variance = tf.Variable(
-            objective.FIXED_NOISE_VARIANCE, dtype=tf.float32
-        )
-        # A variable of our own: Keras's has the dtype that the host has set as floatx.
-        self._learning_rate = tf.Variable(0.0, dtype=tf.float32)
-        self._optimizer = keras.optimizers.get(
-            {
-                "class_name": optimizer,
-                "config": {
-                    "learning_rate": self._learning_rate.read_value,
-                    "global_clipnorm": GRADIENT_CLIP_NORM * architecture.n_pixels,
-                },
-            }
-        )
-        if architecture.layer_dtype == "float16":
-            self._optimizer = keras.optimizers.LossScaleOptimizer(
-                self._optimizer, initial_scale=FLOAT16_LOSS_SCALE
-            )
-        self._optimizer.build([self._weights])
-        self._new_optimizer = self._optimizer_arrays()
-        self._steps = _GraphFunction(
-            self._train,
-            architecture.image_shape,
-            _SCALAR,  # low
-            _SCALAR,  # span
-            tf.TensorSpec((), tf.float32),  # kl_weight
-            tf.TensorSpec((), tf.float32),  # free_bits
-            _INTEGER,  # batch_size
-            _INTEGER,  # noise_seed
-            _INTEGER,  # first_step
-        )
-
-    def load(
-        self,
-        weights: np.ndarray,
-        noise_variance: float,
-        optimizer_arrays: list[np.ndarray],
-        learning_rate: float,
-    ) -> None:
-        """Set all variables; no optimizer arrays stand for those of a new one."""
-        self._weights.assign(weights)
-        self._noise_variance.assign(noise_variance)
-        arrays = optimizer_arrays or self._new_optimizer
-        for variable, array in zip(self._optimizer.variables, arrays, strict=True):
-            variable.assign(array)
-        self._learning_rate.assign(learning_rate)
-
-    def state(self) -> tuple[np.ndarray, float, list[np.ndarray]]:
-        """Copy weights, noise variance and the optimizer's variables."""
-        return (
-            self._weights.numpy().copy(),
-            float(self._noise_variance),
-            self._optimizer_arrays(),
-        )
-
-    def train_steps(
-        self,
-        images: np.ndarray,
-        low: float,
-        span: float,
-        *,
-        kl_weight: float,
-        free_bits: float,
-        batch_size: int,
-        noise_seed: int,
-        first_step: int,
-    ) -> np.ndarray:
-        """Take one optimizer step for each batch of images, in order.
-
-        Parameters
-        ----------
-        images : (n, H, W, C)
-            In the caller's units.
-        low, span : float
-            The interval [low, low + span] that the network sees as [0, 1].
-        kl_weight : float
-            Weight of the KL in the loss.
-        free_bits : float
-            Nats of a latent dimension's KL that cost nothing.
-        batch_size : int
-            Images a step; the last batch may be shorter.
-        noise_seed, first_step : int
-            Step i of the call draws its noise from noise_seed and first_step + i.
-
-        Returns
-        -------
-        (3,)
-            Loss, reconstruction term and KL, summed over the images, each
-            batch's as it was before its step.
-        """
-        return self._steps(
-            images,
-            low,
-            span,
-            kl_weight,
-            free_bits,
-            batch_size,
-            noise_seed,
-            first_step,
-        ).numpy()
-
-    def _optimizer_arrays(self) -> list[np.ndarray]:
-        # In Keras's order: their names depend on the host's name scopes.
-        return [np.array(variable.numpy()) for variable in self._optimizer.variables]
-
-    def _train(
-        self,
-        images: Any,
-        low: Any,
-        span: Any,
-        kl_weight: Any,
-        free_bits: Any,
-        batch_size: Any,
-        noise_seed: Any,
-        first_step: Any,
-    ) -> Any:
-        n_images = tf.shape(images, tf.int64)[0]
-
-        def step(i: Any, sums: Any) -> tuple[Any, Any]:
-            batch = images[i * batch_size : (i + 1) * batch_size]
-            batch = self._network.scale(batch, low, span)
-            seed = tf.stack([noise_seed, first_step + i])
-            terms = self._step(batch, kl_weight, free_bits, seed)
-            return i + 1, sums + tf.cast(terms, tf.float64)
-
-        start = (tf.constant(0, tf.int64), tf.zeros(3, tf.float64))
-        _, sums = tf.while_loop(
-            lambda i, _: i * batch_size < n_images, step, start, parallel_iterations=1
-        )
-        return sums
-
-    def _step(self, batch: Any, kl_weight: Any, free_bits: Any, seed: Any) -> Any:
-        """One step on a batch (b, H, W, C): its summed [loss, reconstruction, KL]."""
-        architecture = self._network.architecture
-        n_images = tf.shape(batch)[0]
-        epsilon = tf.random.stateless_normal((n_images, architecture.latent_dim), seed)
-        parts = zip(self._split(batch), self._split(epsilon), strict=True)
-        with tf.GradientTape() as tape:
-            layers = self._network.layers(self._weights.value)
-            coders = self._network.encoder(layers), self._network.decoder(layers)
-            terms = [self._elbo_terms(*coders, *part) for part in parts]
-            errors, kl = (
-                tf.concat(term, axis=0)[:n_images] for term in zip(*terms, strict=True)
-            )
-            noise_variance = self._updated_noise_variance(errors)
-            reconstruction = tf.reduce_mean(errors) / (2.0 * noise_variance)
-            kl = tf.reduce_mean(kl, axis=0)
-            # Kingma et al. (2016), https://arxiv.org/abs/1606.04934, equation 15.
-            floored_kl = tf.reduce_sum(tf.maximum(kl, free_bits))
-            loss = reconstruction + kl_weight * floored_kl
-            scaled_loss = self._optimizer.scale_loss(loss)
-        gradient = tape.gradient(scaled_loss, self._weights.value)
-        self._optimizer.apply([gradient], [self._weights])
-        if architecture.likelihood == "gaussian":
-            normaliser = objective.normaliser(architecture, noise_variance)
-            reconstruction, loss = reconstruction + normaliser, loss + normaliser
-        means = tf.stack([loss, reconstruction, tf.reduce_sum(kl)])
-        return means * tf.cast(n_images, tf.float32)
-
-    def _split(self, rows: Any) -> list[Any]:
-        """Parts of a batch that are computed side by side, of the same size.
-
-        The last row may come again: some operations fail on no rows at all.
-        """
-        if self._n_parts == 1:
-            return [rows]
-        n_missing = -tf.shape(rows)[0] % self._n_parts
-        filler = tf.repeat(rows[-1:], n_missing, axis=0)
-        return tf.split(tf.concat([rows, filler], axis=0), self._n_parts)
-
-    def _elbo_terms(
-        self, encode: Any, decode: Any, images: Any, epsilon: Any
-    ) -> tuple[Any, Any]:
-        """Pixel error (n,) and KL (n, latent_dim) of each image."""
-        z_mean, z_log_var = encode(images)
-        z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (n, latent_dim)
-        errors = objective.pixel_error(self._network.architecture, images, decode(z))
-        return errors, objective.kl_divergence(z_mean, z_log_var)
-
-    def _updated_noise_variance(self, errors: Any) -> Any:
-        """Take a batch's squared errors (b,) into account; the noise variance.
-
-        The variance that maximises the likelihood is the mean squared error (Rybkin,
-        Daniilidis and Levine 2021, equation 6), here its running mean over batches.
-        """
-        if self._network.architecture.likelihood != "gaussian":
-            return self._noise_variance.read_value()
-        n_pixels = self._network.architecture.n_pixels
-        newest = tf.stop_gradient(tf.reduce_mean(errors)) / n_pixels
-        n_steps = tf.cast(self._optimizer.iterations.value, tf.float32)
-        rate = tf.maximum(1.0 / (n_steps + 1.0), NOISE_VARIANCE_MIN_RATE)
-        mean = self._noise_variance + rate * (newest - self._noise_variance)
-        return self._noise_variance.assign(tf.maximum(mean, MIN_NOISE_VARIANCE))
-
-
 _networks: OrderedDict[Architecture, Network] = OrderedDict()
 
 
 def shared_network(architecture: Architecture) -> Network:
     """The network of an architecture, built at its first use."""
-    with _lock:
+    with lock:
         if architecture not in _networks:
             _networks[architecture] = Network(architecture)
         _networks.move_to_end(architecture)
@@ -517,42 +294,11 @@ def shared_network(architecture: Architecture) -> Network:
         return network
 
 
-@contextmanager
-def leased_trainer(
-    architecture: Architecture, optimizer: str, batch_size: int
-) -> Iterator[Trainer]:
-    """A trainer of that architecture and optimizer, for the caller alone.
-
-    The batch size says into how many parts the trainer splits a batch.
-
-    Raises
-    ------
-    RuntimeError
-        Within the scope of a distribution strategy: its variables would be shared
-        with fits outside of it.
-    """
-    if tf.distribute.has_strategy():
-        msg = "ConvVAE trains on one device: call fit outside of strategy.scope()."
-        raise RuntimeError(msg)
-    with _lock:
-        network = shared_network(architecture)
-        n_parts = threads.n_parts(architecture, batch_size)
-        idle = network.idle_trainers[optimizer, n_parts]
-        trainer = idle.pop() if idle else Trainer(network, optimizer, n_parts)
-        network.n_leased += 1
-    try:
-        yield trainer
-    finally:
-        with _lock:
-            network.n_leased -= 1
-            idle.append(trainer)
-
-
 def keras_models(
     architecture: Architecture, weights: dict[str, np.ndarray], seed: int
 ) -> network.KerasModels:
     """New Keras models with these weights."""
-    with _lock:
+    with lock:
         return network.build_models(architecture, weights, seed)
 
 

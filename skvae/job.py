@@ -57,7 +57,7 @@ class Job:
         """
         architecture, end = self.architecture, outcome.progress
         z_mean, z_log_var, is_whole = training.posterior(
-            architecture, self.data, end, is_brief=is_brief
+            architecture, self.data, outcome, is_brief=is_brief
         )
         fitted = {
             "weights_": architecture.unpack(end.weights),

@@ -22,6 +22,10 @@ from skvae.architecture import Architecture
 # the guide's loss; the cross-entropy is divided by 2 v all the same.
 FIXED_NOISE_VARIANCE = 0.5
 
+# The smallest noise variance that is learned, in the network's units: a standard
+# deviation of a thousandth of the value range.
+MIN_NOISE_VARIANCE = 1e-6
+
 
 def decoder_mean(architecture: Architecture, outputs: Any) -> Any:
     """The likelihood's mean, from what enters the last activation."""

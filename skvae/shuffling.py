@@ -8,8 +8,9 @@ images fit one block, or one run, that is a full shuffle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +25,8 @@ def shuffled_blocks(
     rows: np.ndarray,
     batch_size: int,
     rng: np.random.Generator,
-) -> Iterator[np.ndarray]:
+    choose: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[tuple[int, np.ndarray]]:
     """Gather the images of an epoch in blocks, each while the one before is in use.
 
     Parameters
@@ -36,10 +38,15 @@ def shuffled_blocks(
         The blocks, but for the last, have a multiple of so many images.
     rng : Generator
         What the order depends on, besides `rows` and the images' size and dtype.
+    choose : callable
+        Gives those rows of a block that are read.
 
     Yields
     ------
-    (n_block, H, W, C)
+    n_block : int
+        How many images the block has.
+    images : (n_chosen, H, W, C)
+        Those that were chosen of them.
     """
     n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
     order = _shuffled_runs(rows, chunk_length(images), rng)
@@ -50,12 +57,12 @@ def shuffled_blocks(
     ]
     reader = ThreadPoolExecutor(1)
     try:
-        following = reader.submit(images.__getitem__, blocks[0])
-        for block in blocks[1:]:
+        following = reader.submit(images.__getitem__, choose(blocks[0]))
+        for block, next_block in pairwise(blocks):
             current = following
-            following = reader.submit(images.__getitem__, block)
-            yield current.result()
-        yield following.result()
+            following = reader.submit(images.__getitem__, choose(next_block))
+            yield len(block), current.result()
+        yield len(blocks[-1]), following.result()
     finally:
         # Who stops early does not wait for what is being read.
         reader.shutdown(wait=False, cancel_futures=True)

@@ -77,8 +77,7 @@ class StoredImages:
         for places in self._by_chunk(key):
             rows = key[places]
             start = int(rows.min())
-            run = self._read(start, int(rows.max()) + 1)
-            images[places] = run[rows - start]
+            images[places] = self._read(start, int(rows.max()) + 1, rows - start)
         return images
 
     def _by_chunk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -88,14 +87,22 @@ class StoredImages:
         ends = np.flatnonzero(np.diff(chunks[places])) + 1
         yield from np.split(places, ends)
 
-    def _read(self, start: int, stop: int) -> np.ndarray:
+    def _read(
+        self, start: int, stop: int, places: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Read a run of rows, or of these only some.
+
+        A slice of a memory map reads nothing yet: there, no other rows are touched.
+        """
         try:
             _check_file(self._array)
             with self._lock:
-                rows = np.asarray(self._array[start:stop])
-            if len(rows) != stop - start or rows.dtype != self.dtype:
+                run = self._array[start:stop]
+                n_rows = len(run)
+                rows = np.asarray(run if places is None else run[places])
+            if n_rows != stop - start or rows.dtype != self.dtype:
                 msg = (
-                    f"Got {len(rows)} rows of {rows.dtype} where {stop - start} of "
+                    f"Got {n_rows} rows of {rows.dtype} where {stop - start} of "
                     f"{self.dtype} were expected. What X is read from has changed."
                 )
                 raise ValueError(msg)  # noqa: TRY301  the note below is for it, too

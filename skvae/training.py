@@ -8,23 +8,25 @@ state with the same bits.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skvae import engine, objective
+from skvae import objective
 from skvae.architecture import Architecture
 from skvae.draws import Stream, stream
 from skvae.images import to_graph_dtype
 from skvae.inference import FittedNetwork, Rows
 from skvae.initialization import initial_weights
 from skvae.progress import History, Report
+from skvae.replicas import Replicas
 from skvae.shuffling import shuffled_blocks
 from skvae.storage import Selection, StoredImages
+from skvae.trainer import Trainer, leased_trainer
 
 if TYPE_CHECKING:
     from skvae.callbacks import FitTasks
@@ -120,12 +122,15 @@ class Outcome:
     is_interrupted : bool
         Whether the user interrupted training, which ended it; the last epoch may then
         have used a part of the images.
+    replicas : Replicas
+        Who has trained.
     """
 
     progress: Progress
     noise_variance: float
     history: History
     is_interrupted: bool
+    replicas: Replicas
 
 
 def new_progress(architecture: Architecture, seed: int) -> Progress:
@@ -167,7 +172,7 @@ def fit(
     ValueError
         If training diverges.
     """
-    with engine.leased_trainer(
+    with leased_trainer(
         architecture, settings.optimizer, settings.batch_size
     ) as trainer:
         trainer.load(
@@ -176,26 +181,54 @@ def fit(
             start.optimizer_arrays,
             settings.learning_rate,
         )
+        if trainer.replicas.n_processes > 1:
+            trainer.replicas.check_same(_digest(architecture, settings, data, start))
         run = _Run(architecture, settings, data, start, trainer)
         run.train(tasks, report)
         return run.outcome()
 
 
+def _digest(
+    architecture: Architecture, settings: Settings, data: Data, start: Progress
+) -> int:
+    """A number below 2^48 that is another one for another training."""
+    facts = (
+        architecture,
+        settings,
+        data.images.shape,
+        str(data.images.dtype),
+        data.value_range,
+        len(data.rows),
+        data.validation_images is None or len(data.validation_images),
+        start.seed,
+        start.n_epochs,
+        start.noise_variance,
+        start.weights.tobytes(),
+        [array.tobytes() for array in start.optimizer_arrays],
+    )
+    return int.from_bytes(sha256(repr(facts).encode()).digest()[:6])
+
+
 def posterior(
-    architecture: Architecture, data: Data, progress: Progress, *, is_brief: bool
+    architecture: Architecture, data: Data, outcome: Outcome, *, is_brief: bool
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """z_mean and z_log_var of the training rows, each (n_rows, latent_dim) float32.
 
     Also whether these are all. If this is to be brief, or the user interrupts it, they
     are those of as many rows as take a moment, from all over the data.
     """
-    network = _network(architecture, data, progress)
+    network = _network(architecture, data, outcome.progress)
     rows = data.rows
     if not is_brief:
         is_all = len(rows) == len(data.images)
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             images = data.images if is_all else Selection(data.images, rows)
-            return *network.encode(images), True
+            z_mean, z_log_var = outcome.replicas.shared(network.encode, images)
+        except KeyboardInterrupt:
+            if outcome.replicas.n_processes > 1:
+                raise
+        else:
+            return z_mean, z_log_var, True
     n_rows = math.ceil(_CALL_PIXELS / architecture.n_pixels / _N_RUNS)
     runs = [part[:n_rows] for part in np.array_split(rows, _N_RUNS)]
     return *network.encode(Selection(data.images, np.concatenate(runs))), False
@@ -234,16 +267,22 @@ class _Run:
         settings: Settings,
         data: Data,
         start: Progress,
-        trainer: engine.Trainer,
+        trainer: Trainer,
     ) -> None:
         self._settings = settings
         self._data = data
         self._start = start
         self._trainer = trainer
+        self._replicas = trainer.replicas
         self._early_stopping = None
         if data.validation_images is not None:
             self._early_stopping = _EarlyStopping(
-                architecture, settings, data, data.validation_images, start
+                architecture,
+                settings,
+                data,
+                data.validation_images,
+                start,
+                trainer.replicas,
             )
         # The guide's loss stays in the network's units.
         is_gaussian = architecture.likelihood == "gaussian"
@@ -267,8 +306,13 @@ class _Run:
                     self._record()
                     is_last = self._is_over()
                     is_last = tasks.end_epoch(self.outcome) or is_last
+                    # A callback may be set in one process alone.
+                    is_last = self._replicas.any(is_last)
                     report(self._history, is_last)
         except KeyboardInterrupt:
+            # Other processes would wait for this one, or go on without it.
+            if self._replicas.n_processes > 1:
+                raise
             if self._totals.n_images:
                 self._record()
             if self._n_epochs == 0:
@@ -288,7 +332,9 @@ class _Run:
             if self._early_stopping.best:
                 end = replace(self._early_stopping.best, n_epochs=end.n_epochs)
                 noise_variance = self._early_stopping.noise_variance
-        return Outcome(end, noise_variance, history, self._is_interrupted)
+        return Outcome(
+            end, noise_variance, history, self._is_interrupted, self._replicas
+        )
 
     @property
     def _n_epochs(self) -> int:
@@ -308,13 +354,27 @@ class _Run:
         batch_size = self._settings.batch_size
         batch_pixels = batch_size * math.prod(data.images.shape[1:])
         call_size = batch_size * max(1, _CALL_PIXELS // batch_pixels)
-        for block in shuffled_blocks(data.images, data.rows, batch_size, rng):
-            for start in range(0, len(block), call_size):
-                images = block[start : start + call_size]  # (call_size, H, W, C)
-                thread.submit(self._train_images, images, epoch, noise_seed).result()
 
-    def _train_images(self, images: np.ndarray, epoch: int, noise_seed: int) -> None:
-        """Train on the next images of an epoch, and count them."""
+        def of_this_process(rows: np.ndarray) -> np.ndarray:
+            return self._replicas.batches_here(rows, batch_size)
+
+        for n_block, images in shuffled_blocks(
+            data.images, data.rows, batch_size, rng, of_this_process
+        ):
+            for start in range(0, n_block, call_size):
+                stop = min(start + call_size, n_block)
+                first, last = (
+                    self._replicas.n_here(n, batch_size) for n in (start, stop)
+                )
+                part = images[first:last]  # (n, H, W, C), all in one process
+                thread.submit(
+                    self._train_images, part, stop - start, epoch, noise_seed
+                ).result()
+
+    def _train_images(
+        self, images: np.ndarray, n_images: int, epoch: int, noise_seed: int
+    ) -> None:
+        """Train on the next n_images of an epoch, of which some are here."""
         low, high = self._data.value_range
         sums = self._trainer.train_steps(
             to_graph_dtype(images),
@@ -326,9 +386,10 @@ class _Run:
             noise_seed=noise_seed,
             # Only the last batch of an epoch is short.
             first_step=self._totals.n_images // self._settings.batch_size,
+            n_images=n_images,
         )
         _check_finite(float(sums.sum()), epoch)
-        self._totals.add(sums, len(images))
+        self._totals.add(sums, n_images)
 
     def _record(self) -> None:
         """Enter the epoch's means in the history; the loss, which counts, last."""
@@ -374,7 +435,9 @@ class _EarlyStopping:
         data: Data,
         images: Rows,
         start: Progress,
+        replicas: Replicas,
     ) -> None:
+        self._replicas = replicas
         self._architecture = architecture
         self._settings = settings
         self._data = data
@@ -411,11 +474,11 @@ class _EarlyStopping:
     def _loss(self, progress: Progress) -> tuple[float, float]:
         """Validation loss, and the noise variance behind it in the network's units."""
         network = _network(self._architecture, self._data, progress)
-        errors, kl = network.elbo_terms(self._images)
+        errors, kl = self._replicas.shared(network.elbo_terms, self._images)
         noise_variance = np.float64(progress.noise_variance)
         if self._architecture.likelihood == "gaussian":
             mean_square = errors.mean() / self._architecture.n_pixels
-            noise_variance = np.maximum(mean_square, engine.MIN_NOISE_VARIANCE)
+            noise_variance = np.maximum(mean_square, objective.MIN_NOISE_VARIANCE)
         normaliser = objective.normaliser(self._architecture, noise_variance)
         reconstruction = errors.mean() / (2.0 * noise_variance) + float(normaliser)
         loss = float(reconstruction + kl.mean()) + network.log_span

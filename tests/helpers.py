@@ -40,9 +40,9 @@ def counted_traces():
 
 def gradient_step(architecture, weights, images, learning_rate):
     """Weights (n_weights,) after one step of plain gradient descent on a batch."""
-    from skvae import engine
+    from skvae.trainer import leased_trainer
 
-    with engine.leased_trainer(architecture, "sgd", len(images)) as trainer:
+    with leased_trainer(architecture, "sgd", len(images)) as trainer:
         trainer.load(weights, 0.5, [], learning_rate)
         trainer.train_steps(
             images,
@@ -53,6 +53,7 @@ def gradient_step(architecture, weights, images, learning_rate):
             batch_size=len(images),
             noise_seed=0,
             first_step=0,
+            n_images=len(images),
         )
         return trainer.state()[0]
 

@@ -12,6 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skvae import ConvVAE, training
+from skvae.trainer import Trainer
 
 
 class Log:
@@ -128,7 +129,7 @@ def clone_fitted(fitted, X):
 
 def test_nothing_is_worked_out_for_callbacks_that_do_not_ask(images, monkeypatch):
     counts = {"state": 0, "posterior": 0}
-    state, posterior = training.engine.Trainer.state, training.posterior
+    state, posterior = Trainer.state, training.posterior
 
     def counting_state(self):
         counts["state"] += 1
@@ -138,7 +139,7 @@ def test_nothing_is_worked_out_for_callbacks_that_do_not_ask(images, monkeypatch
         counts["posterior"] += 1
         return posterior(*args, **kwargs)
 
-    monkeypatch.setattr(training.engine.Trainer, "state", counting_state)
+    monkeypatch.setattr(Trainer, "state", counting_state)
     monkeypatch.setattr(training, "posterior", counting_posterior)
     ConvVAE(**TINY).set_callbacks(Log()).fit(images)
     assert counts == {"state": 1, "posterior": 1}

@@ -8,7 +8,7 @@ import pytest
 from helpers import TINY, assert_same_fit, gradient_step
 from sklearn.base import clone
 
-from skvae import ConvVAE, engine, forward
+from skvae import ConvVAE, engine, forward, trainer
 from skvae.architecture import Architecture
 from skvae.draws import stream
 from skvae.inference import FittedNetwork
@@ -128,7 +128,7 @@ def test_training_goes_on_with_the_same_bits(images, policy):
 @pytest.mark.usefixtures("in_16_bits")
 def test_float16_gets_over_gradients_beyond_its_range(images, monkeypatch):
     """The loss scale falls until they fit; the steps in between are left out."""
-    monkeypatch.setattr(engine, "FLOAT16_LOSS_SCALE", 2.0**30)
+    monkeypatch.setattr(trainer, "FLOAT16_LOSS_SCALE", 2.0**30)
     params = {**TINY, "dtype_policy": "mixed_float16"}
     vae = ConvVAE(**{**params, "epochs": 1}, likelihood="mse").fit(images)
     start = clone(vae).set_params(learning_rate=1e-30).fit(images)

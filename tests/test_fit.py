@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 
 from skvae import ConvVAE
 from skvae.draws import Stream, stream
-from skvae.engine import Trainer
 from skvae.images import to_graph_dtype
+from skvae.trainer import Trainer
 
 
 def test_same_seed_same_bits_another_seed_others(images):

@@ -55,23 +55,6 @@ assert other.history_ == vae.history_
     )
 
 
-def test_a_distribution_strategys_scope_is_refused_and_harms_no_later_fit(run_python):
-    run_python(
-        """
-import numpy as np, tensorflow as tf
-from skvae import ConvVAE
-X = np.random.default_rng(0).random((20, 8, 8))
-with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-    try:
-        ConvVAE(2, filters=2, epochs=1).fit(X)
-        raise AssertionError
-    except RuntimeError as error:
-        assert "strategy.scope" in str(error)
-ConvVAE(2, filters=2, epochs=1).fit(X).score(X)
-"""
-    )
-
-
 def test_seeds_and_settings_of_the_host_stay(run_python):
     run_python(
         """

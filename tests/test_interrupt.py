@@ -9,8 +9,8 @@ from helpers import TINY
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae import ConvVAE
-from skvae.engine import Trainer
 from skvae.inference import FittedNetwork
+from skvae.trainer import Trainer
 
 
 @pytest.fixture

@@ -104,11 +104,12 @@ def test_concurrent_fits_in_threads_equal_serial_ones(images, filters, monkeypat
 def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
     from skvae import engine
     from skvae.architecture import Architecture
+    from skvae.trainer import leased_trainer
 
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
     monkeypatch.setattr(engine, "MAX_NETWORKS", 2)
     a, b, c = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2, 3))
-    with engine.leased_trainer(a, "sgd", 16):
+    with leased_trainer(a, "sgd", 16):
         for architecture in (b, c):
             engine.shared_network(architecture)
         # Leased networks stay, so the oldest other one went.
@@ -116,5 +117,5 @@ def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
     engine.shared_network(b)
     assert list(engine._networks) == [c, b]
     # With as many leased as are kept, one more is still there to use.
-    with engine.leased_trainer(b, "sgd", 16), engine.leased_trainer(c, "sgd", 16):
+    with leased_trainer(b, "sgd", 16), leased_trainer(c, "sgd", 16):
         assert engine.shared_network(a).architecture == a

@@ -14,12 +14,17 @@ def _small_parts(monkeypatch):
     monkeypatch.setattr("skvae.shuffling._BLOCK_BYTES", BLOCK)
 
 
-def blocks_of(n_images, rows=None, batch_size=8, seed=0):
+def all_rows(rows):
+    return rows
+
+
+def blocks_of(n_images, rows=None, batch_size=8, seed=0, choose=all_rows):
     """Numbers of the images in each block."""
     images = np.arange(n_images, dtype=np.uint8).reshape(-1, 1, 1, 1)
     rows = np.arange(n_images) if rows is None else rows
     rng = np.random.default_rng(seed)
-    return [b.ravel() for b in shuffled_blocks(images, rows, batch_size, rng)]
+    blocks = list(shuffled_blocks(images, rows, batch_size, rng, choose))
+    return [block.ravel() for _, block in blocks]
 
 
 @pytest.mark.parametrize(
@@ -81,5 +86,29 @@ def test_an_error_in_reading_ahead_reaches_the_caller():
                 raise OSError(msg)
             return rows.astype(np.uint8)
 
+    rng = np.random.default_rng(0)
     with pytest.raises(OSError, match="no"):
-        list(shuffled_blocks(Images(), np.arange(100), 8, np.random.default_rng(0)))
+        list(shuffled_blocks(Images(), np.arange(100), 8, rng, all_rows))
+
+
+def test_chosen_rows_alone_are_read():
+    read = []
+
+    class Images:
+        shape, dtype = (100, 1, 1, 1), np.dtype(np.uint8)
+
+        def __getitem__(self, rows):
+            read.extend(rows)
+            return rows.astype(np.uint8).reshape(-1, 1, 1, 1)
+
+    def every_other(rows):
+        return rows[::2]
+
+    rng = np.random.default_rng(0)
+    blocks = list(shuffled_blocks(Images(), np.arange(100), 8, rng, every_other))
+    assert [n for n, _ in blocks] == [32, 32, 32, 4]
+    expected = [block[::2] for block in blocks_of(100)]
+    np.testing.assert_array_equal(read, np.concatenate(expected))
+    np.testing.assert_array_equal(
+        np.concatenate([images.ravel() for _, images in blocks]), read
+    )

@@ -1,0 +1,333 @@
+"""Training: the variables of a network, and the graph that takes steps with them.
+
+Training needs variables, because a Keras optimizer cannot run without them on
+TensorFlow. They live in a `Trainer`, which a fit leases, fills and hands back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from skvae import engine, objective, threads
+from skvae.architecture import Architecture
+from skvae.engine import INTEGER, SCALAR, GraphFunction, Network
+from skvae.replicas import Replicas, current_strategy
+
+# The gradient of the loss in nats per pixel is clipped to this global norm.
+GRADIENT_CLIP_NORM = 10.0
+
+# What float16's loss is multiplied by at first, so that gradients stay in its range.
+# Keras's own 2^15 is for losses that are means over pixels: the first steps of sums
+# would overflow, and be left out.
+FLOAT16_LOSS_SCALE = 1.0
+
+# The learned noise variance is a running mean of the batches' mean squared error, in
+# which the newest batch weighs at least this much: about the last 20 steps count.
+NOISE_VARIANCE_MIN_RATE = 0.05
+
+_WEIGHT = tf.TensorSpec((), tf.float32)
+
+
+class Trainer:
+    """Variables, optimizer and training graph of one network, for one fit at a time."""
+
+    def __init__(
+        self, network: Network, optimizer: str, n_parts: int, replicas: Replicas
+    ) -> None:
+        architecture = network.architecture
+        self._network = network
+        self._n_parts = n_parts
+        self.replicas = replicas
+        self._weights = keras.Variable(
+            np.zeros(network.n_weights), dtype="float32", name="weights"
+        )
+        self._noise_variance = tf.Variable(
+            objective.FIXED_NOISE_VARIANCE, dtype=tf.float32
+        )
+        # A variable of our own: Keras's has the dtype that the host has set as floatx.
+        self._learning_rate = tf.Variable(0.0, dtype=tf.float32)
+        self._optimizer = keras.optimizers.get(
+            {
+                "class_name": optimizer,
+                "config": {
+                    "learning_rate": self._learning_rate.read_value,
+                    "global_clipnorm": GRADIENT_CLIP_NORM * architecture.n_pixels,
+                },
+            }
+        )
+        if architecture.layer_dtype == "float16":
+            self._optimizer = keras.optimizers.LossScaleOptimizer(
+                self._optimizer, initial_scale=FLOAT16_LOSS_SCALE
+            )
+        self._optimizer.build([self._weights])
+        self._new_optimizer = self._optimizer_arrays()
+        self._steps = GraphFunction(
+            self._train,
+            architecture.image_shape,
+            SCALAR,  # low
+            SCALAR,  # span
+            _WEIGHT,  # kl_weight
+            _WEIGHT,  # free_bits
+            INTEGER,  # batch_size
+            INTEGER,  # noise_seed
+            INTEGER,  # first_step
+            INTEGER,  # n_images
+        )
+
+    def load(
+        self,
+        weights: np.ndarray,
+        noise_variance: float,
+        optimizer_arrays: list[np.ndarray],
+        learning_rate: float,
+    ) -> None:
+        """Set all variables; no optimizer arrays stand for those of a new one."""
+        self._weights.assign(weights)
+        self._noise_variance.assign(noise_variance)
+        arrays = optimizer_arrays or self._new_optimizer
+        for variable, array in zip(self._optimizer.variables, arrays, strict=True):
+            variable.assign(array)
+        self._learning_rate.assign(learning_rate)
+
+    def state(self) -> tuple[np.ndarray, float, list[np.ndarray]]:
+        """Copy weights, noise variance and the optimizer's variables."""
+        return (
+            self._weights.numpy().copy(),
+            float(self._noise_variance),
+            self._optimizer_arrays(),
+        )
+
+    def train_steps(
+        self,
+        images: np.ndarray,
+        low: float,
+        span: float,
+        *,
+        kl_weight: float,
+        free_bits: float,
+        batch_size: int,
+        noise_seed: int,
+        first_step: int,
+        n_images: int,
+    ) -> np.ndarray:
+        """Take one optimizer step for each batch of images, in order.
+
+        Parameters
+        ----------
+        images : (n, H, W, C)
+            In the caller's units: those of each batch that are for this process.
+        low, span : float
+            The interval [low, low + span] that the network sees as [0, 1].
+        kl_weight : float
+            Weight of the KL in the loss.
+        free_bits : float
+            Nats of a latent dimension's KL that cost nothing.
+        batch_size : int
+            Images a step; the last batch may be shorter.
+        noise_seed, first_step : int
+            Step i of the call draws its noise from noise_seed and first_step + i.
+        n_images : int
+            How many images there are, with those of other processes.
+
+        Returns
+        -------
+        (3,)
+            Loss, reconstruction term and KL, summed over the images, each
+            batch's as it was before its step.
+        """
+        with self.replicas.lost_worker_named():
+            return self._steps(
+                images,
+                low,
+                span,
+                kl_weight,
+                free_bits,
+                batch_size,
+                noise_seed,
+                first_step,
+                n_images,
+            ).numpy()
+
+    def _optimizer_arrays(self) -> list[np.ndarray]:
+        # In Keras's order: their names depend on the host's name scopes.
+        return [np.array(variable.numpy()) for variable in self._optimizer.variables]
+
+    def _train(
+        self,
+        images: Any,
+        low: Any,
+        span: Any,
+        kl_weight: Any,
+        free_bits: Any,
+        batch_size: Any,
+        noise_seed: Any,
+        first_step: Any,
+        n_images: Any,
+    ) -> Any:
+        start, stop = self.replicas.rows_here(batch_size)
+        n_here = stop - start
+
+        def step(i: Any, sums: Any) -> tuple[Any, Any]:
+            n_batch = tf.minimum(batch_size, n_images - i * batch_size)
+            start, stop = self.replicas.rows_here(n_batch)
+            batch = images[i * n_here : i * n_here + stop - start]
+            seed = tf.stack([noise_seed, first_step + i])
+            terms = self._step(
+                batch, n_batch, start, seed, low, span, kl_weight, free_bits
+            )
+            return i + 1, sums + tf.cast(terms, tf.float64)
+
+        first = (tf.constant(0, tf.int64), tf.zeros(3, tf.float64))
+        _, sums = tf.while_loop(
+            lambda i, _: i * batch_size < n_images, step, first, parallel_iterations=1
+        )
+        return sums
+
+    def _step(
+        self,
+        batch: Any,
+        n_batch: Any,
+        first_row: Any,
+        seed: Any,
+        low: Any,
+        span: Any,
+        kl_weight: Any,
+        free_bits: Any,
+    ) -> Any:
+        """One step: the summed [loss, reconstruction, KL] of a batch of n_batch images.
+
+        Of these `batch` (b, H, W, C) are here, from first_row on.
+        """
+        architecture = self._network.architecture
+        n_images = tf.cast(n_batch, tf.float32)
+        weights = tf.convert_to_tensor(self._weights.value)
+        noise_variance = self._noise_variance.read_value()
+
+        def on_replica() -> tuple[Any, Any, Any]:
+            """Gradient, mean error and KLs, and noise variance, of the whole batch."""
+            images = self.replicas.own_rows(batch, first_row, n_batch)
+            images = self._network.scale(images, low, span)
+            # The same draws, whatever the number of replicas.
+            epsilon = tf.random.stateless_normal(
+                (n_batch, architecture.latent_dim), seed
+            )
+            epsilon = self.replicas.own_rows(epsilon, 0, n_batch)
+            parts = zip(self._split(images), self._split(epsilon), strict=True)
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                layers = self._network.layers(weights)
+                coders = self._network.encoder(layers), self._network.decoder(layers)
+                terms = [self._elbo_terms(*coders, *part) for part in parts]
+                errors, kl = (
+                    tf.concat(term, axis=0)[: tf.shape(images)[0]]
+                    for term in zip(*terms, strict=True)
+                )
+                # Of the batch: (1 + latent_dim,)
+                sums = tf.concat(
+                    [[tf.reduce_sum(errors)], tf.reduce_sum(kl, axis=0)], axis=0
+                )
+                means = self.replicas.total(tf.stop_gradient(sums)) / n_images
+                updated = self._updated_noise_variance(noise_variance, means[0])
+                # A KL below the floor has no gradient.
+                is_counted = tf.cast(means[1:] >= free_bits, tf.float32)
+                loss = sums[0] / (2.0 * updated)
+                loss += kl_weight * tf.reduce_sum(sums[1:] * is_counted)
+                scaled_loss = self._optimizer.scale_loss(loss / n_images)
+            gradient = tape.gradient(scaled_loss, weights)
+            return self.replicas.total(gradient), means, updated
+
+        gradient, means, noise_variance = self.replicas.run(on_replica)
+        self._noise_variance.assign(noise_variance)
+        self._optimizer.apply([gradient], [self._weights])
+        reconstruction, kl = means[0] / (2.0 * noise_variance), means[1:]
+        # Kingma et al. (2016), https://arxiv.org/abs/1606.04934, equation 15.
+        floored_kl = tf.reduce_sum(tf.maximum(kl, free_bits))
+        if architecture.likelihood == "gaussian":
+            reconstruction += objective.normaliser(architecture, noise_variance)
+        loss = reconstruction + kl_weight * floored_kl
+        return tf.stack([loss, reconstruction, tf.reduce_sum(kl)]) * n_images
+
+    def _split(self, rows: Any) -> list[Any]:
+        """Parts of a batch that are computed side by side, of the same size.
+
+        There may be rows of zeros at the end: some operations fail on no rows at all.
+        """
+        if self._n_parts == self.replicas.n == 1:
+            return [rows]
+        n_rows = tf.shape(rows)[0]
+        n_missing = tf.where(n_rows == 0, self._n_parts, -n_rows % self._n_parts)
+        rows = tf.pad(rows, [[0, n_missing], *[[0, 0]] * (len(rows.shape) - 1)])
+        return tf.split(rows, self._n_parts)
+
+    def _elbo_terms(
+        self, encode: Any, decode: Any, images: Any, epsilon: Any
+    ) -> tuple[Any, Any]:
+        """Pixel error (n,) and KL (n, latent_dim) of each image."""
+        z_mean, z_log_var = encode(images)
+        z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (n, latent_dim)
+        errors = objective.pixel_error(self._network.architecture, images, decode(z))
+        return errors, objective.kl_divergence(z_mean, z_log_var)
+
+    def _updated_noise_variance(self, noise_variance: Any, mean_error: Any) -> Any:
+        """The noise variance that takes a batch's mean error into account.
+
+        The variance that maximises the likelihood is the mean squared error (Rybkin,
+        Daniilidis and Levine 2021, equation 6), here its running mean over batches.
+        """
+        if self._network.architecture.likelihood != "gaussian":
+            return noise_variance
+        newest = mean_error / self._network.architecture.n_pixels
+        n_steps = tf.cast(self._optimizer.iterations.value, tf.float32)
+        rate = tf.maximum(1.0 / (n_steps + 1.0), NOISE_VARIANCE_MIN_RATE)
+        mean = noise_variance + rate * (newest - noise_variance)
+        return tf.maximum(mean, objective.MIN_NOISE_VARIANCE)
+
+
+@contextmanager
+def leased_trainer(
+    architecture: Architecture, optimizer: str, batch_size: int
+) -> Iterator[Trainer]:
+    """A trainer of that architecture and optimizer, for the caller alone.
+
+    The batch size says into how many parts the trainer splits a batch.
+
+    In the scope of a distribution strategy it shares the work among its replicas.
+
+    Raises
+    ------
+    RuntimeError
+        In the scope of a strategy that is not supported.
+    """
+    strategy = current_strategy()
+    with engine.lock:
+        network = engine.shared_network(architecture)
+        n_rows = math.ceil(batch_size / strategy.num_replicas_in_sync)
+        n_parts = threads.n_parts(architecture, n_rows)
+        idle = network.idle_trainers[optimizer, n_parts, strategy]
+        if not idle:
+            # Its variables are no strategy's: a thread starts outside of all scopes.
+            with ThreadPoolExecutor(1) as thread:
+                new = thread.submit(_new_trainer, network, optimizer, n_parts, strategy)
+                idle.append(new.result())
+        trainer = idle.pop()
+        network.n_leased += 1
+    try:
+        yield trainer
+    finally:
+        with engine.lock:
+            network.n_leased -= 1
+            idle.append(trainer)
+
+
+def _new_trainer(
+    network: Network, optimizer: str, n_parts: int, strategy: Any
+) -> Trainer:
+    return Trainer(network, optimizer, n_parts, Replicas(strategy))
