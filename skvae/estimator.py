@@ -188,6 +188,11 @@ class ConvVAE(
     `inverse_transform` give an image alone and the same one among others to float32's
     rounding, not to the bit; `score_samples` to the bit.
 
+    In the scope of a ``tf.distribute.MirroredStrategy``, `fit` shares each batch among
+    the devices of a machine, and in that of a ``MultiWorkerMirroredStrategy`` among
+    those of several, where each is to call it alike, with an integer as random_state.
+    The results are those of one device but for rounding.
+
     References
     ----------
     .. [1] Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014,
@@ -322,7 +327,10 @@ class ConvVAE(
             If X is not finite, numeric and dense, if its shape contradicts
             `input_shape` or, with `warm_start`, what was fitted before, or if
             training diverges. The estimator is then as it was before, as it is after
-            an error from the sampler.
+            an error from the sampler or a callback.
+        RuntimeError
+            If another worker of a distribution strategy is lost, or if the strategy is
+            of a kind that is not supported.
 
         Warns
         -----

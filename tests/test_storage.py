@@ -10,6 +10,7 @@ import zarr
 from helpers import TINY, assert_same_fit
 
 from skvae import ConvVAE
+from skvae.storage import StoredImages
 from skvae.storage import Selection, StoredImages
 
 N_PIXELS = 64
@@ -346,3 +347,29 @@ def test_rows_that_cannot_be_read_are_named(images, fault, message):
 def test_what_storage_says_of_itself_is_checked(shape, dtype, match):
     refused_error = refused(ConvVAE(**TINY), Slices(np.zeros(shape, dtype)))
     assert match in str(refused_error)
+
+
+class Lazy:
+    """Slices that read nothing until rows are picked from them, as memory maps do."""
+
+    def __init__(self, array, first=0, read=None):
+        self.shape, self.dtype = array.shape, array.dtype
+        self.array, self.first = array, first
+        self.read = [] if read is None else read
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            return Lazy(self.array[key], self.first + key.start, self.read)
+        self.read.extend(self.first + key)
+        return self.array[key]
+
+
+def test_of_a_memory_map_only_the_rows_that_are_wanted_are_touched(bytes_):
+    lazy = Lazy(bytes_[..., None])
+    stored = StoredImages(lazy, lambda rows: rows, (8, 8, 1))
+    rows = np.array([60, 3, 5, 41])
+    np.testing.assert_array_equal(stored[rows], bytes_[rows][..., None])
+    assert sorted(lazy.read) == sorted(rows)
