@@ -10,7 +10,6 @@ import zarr
 from helpers import TINY, assert_same_fit
 
 from skvae import ConvVAE
-from skvae.storage import StoredImages
 from skvae.storage import Selection, StoredImages
 
 N_PIXELS = 64
