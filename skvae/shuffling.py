@@ -9,8 +9,7 @@ images fit one block, or one run, that is a full shuffle.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -49,29 +48,46 @@ def shuffled_blocks(
         Those that were chosen of them.
     """
     n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
-    order = _shuffled_runs(rows, chunk_length(images), rng)
-    starts = range(0, len(order), n_batches * batch_size)
-    blocks = [
-        rng.permutation(order[start : start + n_batches * batch_size])
-        for start in starts
-    ]
+    blocks = _blocks(rows, chunk_length(images), n_batches * batch_size, rng)
     reader = ThreadPoolExecutor(1)
+
+    def read_ahead(block: np.ndarray) -> tuple[int, Future[np.ndarray]]:
+        return len(block), reader.submit(images.__getitem__, choose(block))
+
     try:
-        following = reader.submit(images.__getitem__, choose(blocks[0]))
-        for block, next_block in pairwise(blocks):
-            current = following
-            following = reader.submit(images.__getitem__, choose(next_block))
-            yield len(block), current.result()
-        yield len(blocks[-1]), following.result()
+        following = read_ahead(next(blocks))
+        for block in blocks:
+            n_block, reading = following
+            following = read_ahead(block)
+            yield n_block, reading.result()
+        n_block, reading = following
+        yield n_block, reading.result()
     finally:
         # Who stops early does not wait for what is being read.
         reader.shutdown(wait=False, cancel_futures=True)
 
 
-def _shuffled_runs(
-    rows: np.ndarray, run_length: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Put the runs that ascending rows make in a random order."""
-    ends = np.flatnonzero(np.diff(rows // run_length)) + 1
-    runs = np.split(rows, ends)
-    return np.concatenate([runs[i] for i in rng.permutation(len(runs))])
+def _blocks(
+    rows: np.ndarray, run_length: int, block_length: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Put the runs that ascending rows make in a random order, and the rows of a block.
+
+    A block is made when it is asked for: there may be more rows than memory is for.
+    """
+    runs_from = np.arange(0, rows[-1] + 1, run_length)
+    starts = np.unique(np.searchsorted(rows, runs_from))
+    lengths = np.diff(starts, append=len(rows))
+    order = rng.permutation(len(starts))
+    starts, lengths = starts[order], lengths[order]
+    ends = np.cumsum(lengths)
+    for first in range(0, len(rows), block_length):
+        last = first + block_length
+        # The runs of which a part is in the block.
+        reach = slice(
+            np.searchsorted(ends, first, side="right"),
+            np.searchsorted(ends, last, side="left") + 1,
+        )
+        runs = zip(starts[reach], lengths[reach], strict=True)
+        gathered = np.concatenate([rows[start : start + n] for start, n in runs])
+        skipped = first - (ends[reach][0] - lengths[reach][0])
+        yield rng.permutation(gathered[skipped : skipped + block_length])

@@ -99,7 +99,9 @@ class StoredImages:
             with self._lock:
                 run = self._array[start:stop]
                 n_rows = len(run)
-                rows = np.asarray(run if places is None else run[places])
+                if places is not None and n_rows == stop - start:
+                    run = run[places]
+                rows = np.asarray(run)
             if n_rows != stop - start or rows.dtype != self.dtype:
                 msg = (
                     f"Got {n_rows} rows of {rows.dtype} where {stop - start} of "
