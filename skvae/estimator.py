@@ -417,7 +417,7 @@ class ConvVAE(
         check_is_fitted(self)
         images = self._read_images(X)
         _check_out(out, (len(images), self._n_features_out))
-        return self._network().encode(images, out)[0]
+        return self._network().encode_to_mean(images, out)
 
     def posterior(
         self, X: ArrayLike
@@ -667,7 +667,7 @@ class ConvVAE(
             start = training.new_progress(architecture, _draw_seed(self.random_state))
 
         _warn_of_clipping(images, architecture, value_range)
-        training_rows = np.arange(len(images))
+        training_rows: np.ndarray | range = range(len(images))
         validation_images: np.ndarray | StoredImages | Selection | None = None
         if X_val is not None:
             validation_images = _read_images(recorder, X_val, layout, reset=False)

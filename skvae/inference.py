@@ -40,23 +40,23 @@ class FittedNetwork:
     value_range: tuple[float, float]
     seed: int
 
-    def encode(self, images: Rows, z_mean: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim) float32.
+    def encode(self, images: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim) float32."""
+        shape = (len(images), self.architecture.latent_dim)
+        z_mean, z_log_var = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self._in_batches(self._encode_batch, images, [z_mean, z_log_var])
+        return z_mean, z_log_var
 
-        An array for z_mean may be given.
-        """
-        network = engine.shared_network(self.architecture)
+    def encode_to_mean(self, images: Rows, z_mean: Any = None) -> Any:
+        """As `encode`, z_mean alone. An array for it may be given."""
+        if z_mean is None:
+            z_mean = np.empty((len(images), self.architecture.latent_dim), np.float32)
 
         def encode_batch(batch: np.ndarray) -> list[np.ndarray]:
-            batch = to_graph_dtype(batch)
-            return _arrays(network.encode(batch, self.weights, *self._units))
+            return self._encode_batch(batch)[:1]
 
-        shape = (len(images), self.architecture.latent_dim)
-        if z_mean is None:
-            z_mean = np.empty(shape, np.float32)
-        z_log_var = np.empty(shape, np.float32)
-        self._in_batches(encode_batch, images, [z_mean, z_log_var])
-        return z_mean, z_log_var
+        self._in_batches(encode_batch, images, [z_mean])
+        return z_mean
 
     def decode(
         self, z: np.ndarray, shape: tuple[int, ...], images: Any = None
@@ -121,6 +121,11 @@ class FittedNetwork:
         if self.architecture.likelihood == "bernoulli":
             return 0.0
         return self.architecture.n_pixels * math.log(self._units[1])
+
+    def _encode_batch(self, batch: np.ndarray) -> list[np.ndarray]:
+        network = engine.shared_network(self.architecture)
+        batch = to_graph_dtype(batch)
+        return _arrays(network.encode(batch, self.weights, *self._units))
 
     @property
     def _units(self) -> tuple[float, float]:

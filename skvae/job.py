@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
-from skvae import objective, training
+from skvae import training
 from skvae.architecture import Architecture
 from skvae.progress import History
 from skvae.sampler import fit_sampler
@@ -56,8 +56,12 @@ class Job:
         brief, it is some.
         """
         architecture, end = self.architecture, outcome.progress
-        z_mean, z_log_var, is_whole = training.posterior(
-            architecture, self.data, outcome, is_brief=is_brief
+        posterior = training.posterior(
+            architecture,
+            self.data,
+            outcome,
+            is_brief=is_brief,
+            with_latents=self.sampler is not None,
         )
         fitted = {
             "weights_": architecture.unpack(end.weights),
@@ -65,7 +69,7 @@ class Job:
             "n_iter_": end.n_epochs,
             "input_shape_": architecture.image_shape,
             "value_range_": self.data.value_range,
-            "latent_kl_": np.mean(objective.kl_divergence(z_mean, z_log_var), axis=0),
+            "latent_kl_": posterior.kl.astype(np.float32),
             **self.recorded,
             "_state_": {
                 "architecture": asdict(architecture),
@@ -81,9 +85,9 @@ class Job:
             fitted["noise_variance_"] = outcome.noise_variance * (high - low) ** 2
         if self.sampler is not None:
             fitted["sampler_"] = fit_sampler(
-                clone(self.sampler), z_mean, z_log_var, end.seed
+                clone(self.sampler), posterior.z_mean, posterior.z_log_var, end.seed
             )
-        return fitted, is_whole
+        return fitted, posterior.is_whole
 
 
 def _joined(earlier: History, later: History) -> History:

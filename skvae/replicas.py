@@ -119,9 +119,21 @@ class Replicas:
 
     # Between graph calls, in all processes alike.
 
+    def sum_of_processes(self, array: np.ndarray) -> np.ndarray:
+        """Sum of an array over the processes, for each of them."""
+        if self.n_processes == 1:
+            return array
+
+        def add() -> tuple[Any]:
+            is_first = tf.equal(_replica_id(), self._first)
+            return (self.total(tf.where(is_first, array, tf.zeros_like(array))),)
+
+        with self.lost_worker_named():
+            return self.run(add)[0].numpy()
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        return bool(self._sum_of_processes(np.array([float(flag)]))[0])
+        return bool(self.sum_of_processes(np.array([float(flag)]))[0])
 
     def check_same(self, number: int) -> None:
         """See that a number below 2^48 is the same in all processes.
@@ -131,7 +143,7 @@ class Replicas:
         ValueError
             If it is not.
         """
-        if self._sum_of_processes(np.array([float(number)]))[0] != (
+        if self.sum_of_processes(np.array([float(number)]))[0] != (
             number * self.n_processes
         ):
             msg = (
@@ -149,10 +161,10 @@ class Replicas:
             return function(images)
         start, stop = self.rows_here(len(images))
         arrays = []
-        for part in function(Selection(images, np.arange(start, stop))):
+        for part in function(Selection(images, range(start, stop))):
             array = np.zeros((len(images), *part.shape[1:]), part.dtype)
             array[start:stop] = part
-            arrays.append(self._sum_of_processes(array))
+            arrays.append(self.sum_of_processes(array))
         return tuple(arrays)
 
     @contextmanager
@@ -168,17 +180,6 @@ class Replicas:
                 "all workers again; from a Checkpoint, training goes on where it was."
             )
             raise RuntimeError(msg) from error
-
-    def _sum_of_processes(self, array: np.ndarray) -> np.ndarray:
-        if self.n_processes == 1:
-            return array
-
-        def add() -> tuple[Any]:
-            is_first = tf.equal(_replica_id(), self._first)
-            return (self.total(tf.where(is_first, array, tf.zeros_like(array))),)
-
-        with self.lost_worker_named():
-            return self.run(add)[0].numpy()
 
     def _local(self, value: Any) -> tuple[Any, ...]:
         return self._strategy.experimental_local_results(value)

@@ -21,7 +21,7 @@ _BLOCK_BYTES = 2**26
 
 def shuffled_blocks(
     images: np.ndarray | StoredImages,
-    rows: np.ndarray,
+    rows: np.ndarray | range,
     batch_size: int,
     rng: np.random.Generator,
     choose: Callable[[np.ndarray], np.ndarray],
@@ -31,7 +31,7 @@ def shuffled_blocks(
     Parameters
     ----------
     images : (n, H, W, C)
-    rows : (n_rows,) of int
+    rows : (n_rows,) of int, or range from 0
         The images to use, in ascending order.
     batch_size : int
         The blocks, but for the last, have a multiple of so many images.
@@ -68,14 +68,18 @@ def shuffled_blocks(
 
 
 def _blocks(
-    rows: np.ndarray, run_length: int, block_length: int, rng: np.random.Generator
+    rows: np.ndarray | range,
+    run_length: int,
+    block_length: int,
+    rng: np.random.Generator,
 ) -> Iterator[np.ndarray]:
     """Put the runs that ascending rows make in a random order, and the rows of a block.
 
     A block is made when it is asked for: there may be more rows than memory is for.
     """
-    runs_from = np.arange(0, rows[-1] + 1, run_length)
-    starts = np.unique(np.searchsorted(rows, runs_from))
+    starts = np.arange(0, rows[-1] + 1, run_length)
+    if not isinstance(rows, range):
+        starts = np.unique(np.searchsorted(rows, starts))
     lengths = np.diff(starts, append=len(rows))
     order = rng.permutation(len(starts))
     starts, lengths = starts[order], lengths[order]

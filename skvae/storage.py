@@ -119,20 +119,25 @@ class Selection:
 
     Parameters
     ----------
-    images : ndarray or StoredImages
-    rows : (n_rows,) of int
+    images : ndarray, StoredImages or Selection
+    rows : (n_rows,) of int, or range of neighbours
     """
 
-    def __init__(self, images: np.ndarray | StoredImages, rows: np.ndarray) -> None:
+    def __init__(
+        self, images: np.ndarray | StoredImages | Selection, rows: np.ndarray | range
+    ) -> None:
         self._images = images
         self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, key: slice) -> np.ndarray:
+    def __getitem__(self, key: Any) -> np.ndarray:
         """Gather a part of the rows."""
-        return self._images[self._rows[key]]
+        rows = self._rows[key]
+        if isinstance(rows, range):
+            return self._images[rows.start : rows.stop]
+        return self._images[rows]
 
 
 def _check_file(array: Any) -> None:

@@ -12,6 +12,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 # A graph call has about this many pixels: a second's work or less.
 _CALL_PIXELS = 2**22
+
+# So many images are encoded before their latents are summed up.
+_PART_ROWS = 2**18
 
 # Runs of neighbouring rows that stand for all rows before training has ended.
 _N_RUNS = 16
@@ -67,7 +71,7 @@ class Data:
     ----------
     images : (n, H, W, C)
         Images in the caller's units and dtype.
-    rows : (n_rows,) of int
+    rows : (n_rows,) of int, or range
         The images to train on, each used once an epoch, in ascending order.
     validation_images : (n, H, W, C) or None
         What early stopping watches; None trains for all epochs.
@@ -76,7 +80,7 @@ class Data:
     """
 
     images: np.ndarray | StoredImages
-    rows: np.ndarray
+    rows: np.ndarray | range
     validation_images: Rows | None
     value_range: tuple[float, float]
 
@@ -209,29 +213,81 @@ def _digest(
     return int.from_bytes(sha256(repr(facts).encode()).digest()[:6])
 
 
-def posterior(
-    architecture: Architecture, data: Data, outcome: Outcome, *, is_brief: bool
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """z_mean and z_log_var of the training rows, each (n_rows, latent_dim) float32.
+@dataclass(frozen=True)
+class Posterior:
+    """Where the images that a network was trained on lie in its latent space.
 
-    Also whether these are all. If this is to be brief, or the user interrupts it, they
-    are those of as many rows as take a moment, from all over the data.
+    Attributes
+    ----------
+    kl : (latent_dim,)
+        Mean KL of each latent.
+    z_mean, z_log_var : (n, latent_dim)
+        Empty unless they were asked for.
+    is_whole : bool
+        Whether all images were encoded, and not some.
+    """
+
+    kl: np.ndarray
+    z_mean: np.ndarray
+    z_log_var: np.ndarray
+    is_whole: bool
+
+
+def posterior(
+    architecture: Architecture,
+    data: Data,
+    outcome: Outcome,
+    *,
+    is_brief: bool,
+    with_latents: bool,
+) -> Posterior:
+    """Encode the training images.
+
+    If this is to be brief, or the user interrupts it, as many of them as take a moment,
+    from all over the data.
     """
     network = _network(architecture, data, outcome.progress)
-    rows = data.rows
+    replicas, rows = outcome.replicas, data.rows
     if not is_brief:
-        is_all = len(rows) == len(data.images)
+        images = Selection(data.images, rows)
+        n_images = len(images)
+        here = range(*replicas.rows_here(n_images))
         try:
-            images = data.images if is_all else Selection(data.images, rows)
-            z_mean, z_log_var = outcome.replicas.shared(network.encode, images)
+            kl, latents = (
+                replicas.sum_of_processes(array)
+                for array in _encode(network, images, here, with_latents=with_latents)
+            )
+            return Posterior(kl / n_images, latents[0], latents[1], is_whole=True)
         except KeyboardInterrupt:
-            if outcome.replicas.n_processes > 1:
+            if replicas.n_processes > 1:
                 raise
-        else:
-            return z_mean, z_log_var, True
-    n_rows = math.ceil(_CALL_PIXELS / architecture.n_pixels / _N_RUNS)
-    runs = [part[:n_rows] for part in np.array_split(rows, _N_RUNS)]
-    return *network.encode(Selection(data.images, np.concatenate(runs))), False
+    length = math.ceil(_CALL_PIXELS / architecture.n_pixels / _N_RUNS)
+    bounds = [i * len(rows) // _N_RUNS for i in range(_N_RUNS + 1)]
+    runs = [rows[start : min(start + length, stop)] for start, stop in pairwise(bounds)]
+    images = Selection(data.images, np.concatenate(runs).astype(np.int64))
+    n_images = len(images)
+    kl, latents = _encode(network, images, range(n_images), with_latents=with_latents)
+    return Posterior(kl / n_images, latents[0], latents[1], is_whole=False)
+
+
+def _encode(
+    network: FittedNetwork, images: Selection, here: range, *, with_latents: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encode those images that are for this process.
+
+    Their KL, summed, (latent_dim,), and if asked for z_mean and z_log_var of all images
+    (2, n, latent_dim), with zeros for others.
+    """
+    latent_dim = network.architecture.latent_dim
+    kl = np.zeros(latent_dim)
+    latents = np.zeros((2, len(images) if with_latents else 0, latent_dim), np.float32)
+    for start in here[::_PART_ROWS]:
+        part = range(start, min(start + _PART_ROWS, here.stop))
+        z_mean, z_log_var = network.encode(Selection(images, part))
+        kl += np.sum(objective.kl_divergence(z_mean, z_log_var), axis=0, dtype=float)
+        if with_latents:
+            latents[:, start : part.stop] = z_mean, z_log_var
+    return kl, latents
 
 
 def _network(
