@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from skvae.training import Outcome
@@ -35,9 +36,21 @@ except ImportError:
             return _NoContext()
 
 
-__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitTasks"]
+__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitTasks", "fitted_so_far"]
 
 HAS_CALLBACKS = hasattr(CallbackSupportMixin, "set_callbacks")
+
+# What each estimator's fit has come to, while its callbacks are called.
+_under_way: WeakKeyDictionary[Any, Callable[[], dict[str, Any]]] = WeakKeyDictionary()
+
+
+def fitted_so_far(estimator: Any) -> dict[str, Any]:
+    """Fitted attributes of an estimator, for a callback at the end of a task.
+
+    scikit-learn works out the `fitted_estimator` that a callback has as a parameter for
+    each call; this is for one that does not always need it.
+    """
+    return _under_way[estimator]()
 
 
 class FitTasks:
@@ -52,6 +65,9 @@ class FitTasks:
         What `fit` was given.
     describe : callable
         Gives the fitted attributes that an outcome of training stands for.
+    optional : set of str
+        Those that not every fit gives. A `fitted_estimator` is a copy of the estimator,
+        in which those that an earlier fit left have to be hidden.
     """
 
     def __init__(
@@ -61,9 +77,11 @@ class FitTasks:
         X: Any,
         y: Any,
         describe: Callable[[Outcome], dict[str, Any]],
+        optional: set[str],
     ) -> None:
         self._shown = {"estimator": estimator, "X": X, "y": y}
         self._describe = describe
+        self._optional = optional
         context = estimator._init_callback_context(  # noqa: SLF001
             max_subtasks=max_epochs
         )
@@ -79,11 +97,26 @@ class FitTasks:
 
         What training has come to is worked out only for a callback that asks for it.
         """
-        wants_end = self._epoch.call_on_fit_task_end(
-            **self._shown, reconstruction_attributes=lambda: self._describe(outcome())
-        )
-        return bool(wants_end)
+        return self._end(self._epoch, lambda: self._describe(outcome()))
 
     def end(self, fitted: dict[str, Any]) -> None:
         """Say that the fit has ended."""
-        self._fit.call_on_fit_task_end(**self._shown, reconstruction_attributes=fitted)
+        self._end(self._fit, lambda: fitted)
+
+    def _end(self, context: Any, fitted: Callable[[], dict[str, Any]]) -> bool:
+        estimator = self._shown["estimator"]
+        _under_way[estimator] = fitted
+
+        def hiding_earlier() -> dict[str, Any]:
+            attributes = fitted()
+            hidden = set(vars(estimator)) & self._optional
+            return {**dict.fromkeys(hidden), **attributes}
+
+        try:
+            return bool(
+                context.call_on_fit_task_end(
+                    **self._shown, reconstruction_attributes=hiding_earlier
+                )
+            )
+        finally:
+            del _under_way[estimator]

@@ -12,7 +12,8 @@ import joblib
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
-from skvae.callbacks import HAS_CALLBACKS
+from skvae.callbacks import HAS_CALLBACKS, fitted_so_far
+from skvae.estimator import ConvVAE
 from skvae.exceptions import warn_user
 
 
@@ -69,11 +70,18 @@ class Checkpoint:
         if not HAS_CALLBACKS:
             msg = "Checkpoint needs scikit-learn 1.9 or newer, which has callbacks."
             raise ImportError(msg)
-        self.path = Path(path)
+        self.path = Path(path).resolve()
         self.every = int(check_scalar(every, "every", Integral, min_val=1))
 
     def setup(self, estimator: Any, context: Any) -> None:
         """See that the file can be there, before anything is trained."""
+        if not isinstance(estimator, ConvVAE):
+            msg = (
+                f"Checkpoint is for a ConvVAE, got {type(estimator).__name__}. Call "
+                f"set_callbacks on the ConvVAE itself, also where it is a step of a "
+                f"pipeline."
+            )
+            raise TypeError(msg)
         if self.path.is_dir() or not self.path.parent.is_dir():
             msg = f"path must name a file in a folder that exists, got {self.path}."
             raise ValueError(msg)
@@ -81,24 +89,20 @@ class Checkpoint:
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         """Do nothing."""
 
-    def on_fit_task_end(
-        self,
-        estimator: Any,
-        context: Any,
-        *,
-        fitted_estimator: BaseEstimator | None = None,
-    ) -> None:
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
         """Write the estimator, if the fit has ended or an epoch that is due."""
         is_epoch = context.max_subtasks == 0
         if is_epoch and (context.task_id + 1) % self.every:
             return
-        self._write(_without_callbacks(fitted_estimator))
+        fitted = clone(estimator).set_callbacks()
+        vars(fitted).update(fitted_so_far(estimator))
+        self._write(fitted)
 
     def teardown(self, estimator: Any, context: Any) -> None:
         """Do nothing."""
 
     def _write(self, estimator: BaseEstimator) -> None:
-        part = self.path.with_name(f"{self.path.name}.{uuid4().hex}.part")
+        part = self.path.with_name(f"{self.path.name[:99]}.{uuid4().hex}.part")
         try:
             try:
                 with part.open("xb") as file:
@@ -113,12 +117,3 @@ class Checkpoint:
                 f"The checkpoint of epoch {estimator.n_iter_} could not be written: "
                 f"{error}. Training goes on; {self.path} is as it was."
             )
-
-
-def _without_callbacks(estimator: Any) -> BaseEstimator:
-    """Copy an estimator that is being fitted, without what is of this fit alone."""
-    copy = clone(estimator).set_callbacks()
-    for name, value in vars(estimator).items():
-        if name.endswith("_") and value is not None:
-            setattr(copy, name, value)
-    return copy

@@ -617,6 +617,7 @@ class ConvVAE(
         self, X: Any, y: Any, X_val: Any, epochs: int, *, is_continued: bool
     ) -> Self:
         from skvae import training
+        from skvae.job import OPTIONAL
 
         # scikit-learn leaves it out in the later calls of partial_fit.
         self._validate_params()
@@ -628,13 +629,17 @@ class ConvVAE(
             epochs,
             X,
             y,
-            lambda outcome: self._with_none(job.fitted(outcome, is_brief=True)[0]),
+            lambda outcome: job.fitted(outcome, is_brief=True)[0],
+            OPTIONAL,
         )
         outcome = training.fit(
             job.architecture, job.settings, job.data, job.start, tasks, report
         )
         fitted, is_whole = job.fitted(outcome, is_brief=outcome.is_interrupted)
-        tasks.end(self._with_none(fitted))
+        try:
+            tasks.end(fitted)
+        except KeyboardInterrupt:
+            is_whole = False
         self._take_over(fitted)
         if not is_whole:
             _warn_of_interruption(len(outcome.history["loss"]), epochs)
@@ -714,12 +719,6 @@ class ConvVAE(
         self.__dict__.update(fitted)
         for name in OPTIONAL - set(fitted):
             self.__dict__.pop(name, None)
-
-    def _with_none(self, fitted: dict[str, Any]) -> dict[str, Any]:
-        """Hide what was fitted before from a copy that is given these attributes."""
-        from skvae.job import OPTIONAL
-
-        return {**dict.fromkeys(OPTIONAL & set(vars(self))), **fitted}
 
     def _warn_of_collapse(self) -> None:
         parameters = self.get_params(deep=False)

@@ -27,8 +27,16 @@ _LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
+
+# What a process that has failed says in place of 0 or 1.
+_FAILED = 1e6
+
+
+class OtherWorkerError(RuntimeError):
+    """Another process has failed, or cannot be reached."""
 
 
 def current_strategy() -> tf.distribute.Strategy:
@@ -66,6 +74,8 @@ class Replicas:
         self._n_here = len(here)
         self.n = int(strategy.num_replicas_in_sync)
         self.n_processes = self.n // self._n_here
+        # A graph for each shape; without one, TensorFlow warns of the time it takes.
+        self._add = tf.function(self._add_on_first, autograph=False)
 
     # What rows are whose.
 
@@ -121,31 +131,56 @@ class Replicas:
 
     def sum_of_processes(self, array: np.ndarray) -> np.ndarray:
         """Sum of an array over the processes, for each of them."""
-        if self.n_processes == 1:
+        # TensorFlow's collective operations crash on nothing to add.
+        if self.n_processes == 1 or array.size == 0:
             return array
-
-        def add() -> tuple[Any]:
-            is_first = tf.equal(_replica_id(), self._first)
-            return (self.total(tf.where(is_first, array, tf.zeros_like(array))),)
-
-        with self.lost_worker_named():
-            return self.run(add)[0].numpy()
+        self.any(False)
+        return self._sum(array.ravel()).reshape(array.shape)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        return bool(self.sum_of_processes(np.array([float(flag)]))[0])
+        """Whether the flag is set in any process.
+
+        Called before whatever else the processes do together, so that one that has
+        failed (`say_failed`) keeps no other waiting.
+
+        Raises
+        ------
+        RuntimeError
+            If another process has failed.
+        """
+        if self.n_processes == 1:
+            return flag
+        n_set = self._sum(np.array([float(flag)]))[0]
+        if n_set >= _FAILED:
+            msg = (
+                "Another worker of the strategy has failed, and says why. From a "
+                "Checkpoint, training goes on where it was."
+            )
+            raise OtherWorkerError(msg)
+        return bool(n_set)
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Let the other processes know of an error in this one."""
+        try:
+            yield
+        except OtherWorkerError:
+            raise
+        except BaseException:
+            if self.n_processes > 1:
+                self._sum(np.array([_FAILED]))
+            raise
 
     def check_same(self, number: int) -> None:
-        """See that a number below 2^48 is the same in all processes.
+        """See that a number below 2^32 is the same in all processes.
 
         Raises
         ------
         ValueError
             If it is not.
         """
-        if self.sum_of_processes(np.array([float(number)]))[0] != (
-            number * self.n_processes
-        ):
+        total = self.sum_of_processes(np.array([float(number)]))[0]
+        if total != number * self.n_processes:
             msg = (
                 "The workers of the strategy are to call fit alike, but data, "
                 "parameters, random_state or what was fitted before differ. Give each "
@@ -179,7 +214,19 @@ class Replicas:
                 "Another worker of the strategy has ended or cannot be reached. Start "
                 "all workers again; from a Checkpoint, training goes on where it was."
             )
-            raise RuntimeError(msg) from error
+            raise OtherWorkerError(msg) from error
+
+    def _sum(self, array: np.ndarray) -> np.ndarray:
+        """Sum of an array (n,) over the processes."""
+        with self.lost_worker_named():
+            return self._add(tf.convert_to_tensor(array)).numpy()
+
+    def _add_on_first(self, array: Any) -> Any:
+        def add() -> tuple[Any]:
+            is_first = tf.equal(_replica_id(), self._first)
+            return (self.total(tf.where(is_first, array, tf.zeros_like(array))),)
+
+        return self.run(add)[0]
 
     def _local(self, value: Any) -> tuple[Any, ...]:
         return self._strategy.experimental_local_results(value)

@@ -8,6 +8,7 @@ images fit one block, or one run, that is a full shuffle.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -50,9 +51,15 @@ def shuffled_blocks(
     n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
     blocks = _blocks(rows, chunk_length(images), n_batches * batch_size, rng)
     reader = ThreadPoolExecutor(1)
+    is_over = threading.Event()
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        if isinstance(images, StoredImages):
+            return images.gather(rows, lambda: not is_over.is_set())
+        return images[rows]
 
     def read_ahead(block: np.ndarray) -> tuple[int, Future[np.ndarray]]:
-        return len(block), reader.submit(images.__getitem__, choose(block))
+        return len(block), reader.submit(read, choose(block))
 
     try:
         following = read_ahead(next(blocks))
@@ -63,7 +70,8 @@ def shuffled_blocks(
         n_block, reading = following
         yield n_block, reading.result()
     finally:
-        # Who stops early does not wait for what is being read.
+        # Who stops early does not wait for what is being read, nor reads beside it.
+        is_over.set()
         reader.shutdown(wait=False, cancel_futures=True)
 
 

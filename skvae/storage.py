@@ -11,6 +11,7 @@ import math
 import mmap
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,22 @@ class StoredImages:
         if isinstance(key, slice):
             start, stop, _ = key.indices(len(self))
             return self._read(start, stop)
+        return self.gather(key)
+
+    def gather(
+        self, key: np.ndarray, is_wanted: Callable[[], bool] = lambda: True
+    ) -> np.ndarray:
+        """Read the rows of an index array, as long as they are wanted.
+
+        Raises
+        ------
+        CancelledError
+            If they are wanted no more.
+        """
         images = np.empty((len(key), *self.shape[1:]), self.dtype)
-        for places in self._by_chunk(key):
+        for places in self._by_chunk(key) if len(key) else ():
+            if not is_wanted():
+                raise CancelledError
             rows = key[places]
             start = int(rows.min())
             images[places] = self._read(start, int(rows.max()) + 1, rows - start)

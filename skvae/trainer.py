@@ -80,6 +80,7 @@ class Trainer:
             INTEGER,  # noise_seed
             INTEGER,  # first_step
             INTEGER,  # n_images
+            tf.TensorSpec((3,), tf.float64),  # sums
         )
 
     def load(
@@ -117,6 +118,7 @@ class Trainer:
         noise_seed: int,
         first_step: int,
         n_images: int,
+        sums: np.ndarray,
     ) -> np.ndarray:
         """Take one optimizer step for each batch of images, in order.
 
@@ -136,12 +138,13 @@ class Trainer:
             Step i of the call draws its noise from noise_seed and first_step + i.
         n_images : int
             How many images there are, with those of other processes.
+        sums : (3,)
+            Loss, reconstruction term and KL of the images before these, summed.
 
         Returns
         -------
         (3,)
-            Loss, reconstruction term and KL, summed over the images, each
-            batch's as it was before its step.
+            The sums with these images, each batch's terms as they were before its step.
         """
         with self.replicas.lost_worker_named():
             return self._steps(
@@ -154,6 +157,7 @@ class Trainer:
                 noise_seed,
                 first_step,
                 n_images,
+                sums,
             ).numpy()
 
     def _optimizer_arrays(self) -> list[np.ndarray]:
@@ -171,6 +175,7 @@ class Trainer:
         noise_seed: Any,
         first_step: Any,
         n_images: Any,
+        sums: Any,
     ) -> Any:
         start, stop = self.replicas.rows_here(batch_size)
         n_here = stop - start
@@ -185,9 +190,11 @@ class Trainer:
             )
             return i + 1, sums + tf.cast(terms, tf.float64)
 
-        first = (tf.constant(0, tf.int64), tf.zeros(3, tf.float64))
         _, sums = tf.while_loop(
-            lambda i, _: i * batch_size < n_images, step, first, parallel_iterations=1
+            lambda i, _: i * batch_size < n_images,
+            step,
+            (tf.constant(0, tf.int64), sums),
+            parallel_iterations=1,
         )
         return sums
 

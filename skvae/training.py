@@ -9,6 +9,7 @@ state with the same bits.
 from __future__ import annotations
 
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -32,7 +33,10 @@ from skvae.trainer import Trainer, leased_trainer
 if TYPE_CHECKING:
     from skvae.callbacks import FitTasks
 
-# A graph call has about this many pixels: a second's work or less.
+# Between graph calls training can be interrupted: they take about so many seconds.
+_CALL_SECONDS = 0.25
+
+# A graph call has at most about this many pixels; the first one a sixteenth of them.
 _CALL_PIXELS = 2**22
 
 # So many images are encoded before their latents are summed up.
@@ -40,6 +44,9 @@ _PART_ROWS = 2**18
 
 # Runs of neighbouring rows that stand for all rows before training has ended.
 _N_RUNS = 16
+
+# So many of each at least: a sampler may be fitted to them.
+_MIN_RUN = 16
 
 
 @dataclass(frozen=True)
@@ -187,20 +194,22 @@ def fit(
         )
         if trainer.replicas.n_processes > 1:
             trainer.replicas.check_same(_digest(architecture, settings, data, start))
-        run = _Run(architecture, settings, data, start, trainer)
-        run.train(tasks, report)
-        return run.outcome()
+        with trainer.replicas.failing_together():
+            run = _Run(architecture, settings, data, start, trainer)
+            run.train(tasks, report)
+            return run.outcome()
 
 
 def _digest(
     architecture: Architecture, settings: Settings, data: Data, start: Progress
 ) -> int:
-    """A number below 2^48 that is another one for another training."""
+    """A number below 2^32 that is another one for another training."""
     facts = (
         architecture,
         settings,
         data.images.shape,
         str(data.images.dtype),
+        data.images[:1].tobytes(),
         data.value_range,
         len(data.rows),
         data.validation_images is None or len(data.validation_images),
@@ -210,7 +219,7 @@ def _digest(
         start.weights.tobytes(),
         [array.tobytes() for array in start.optimizer_arrays],
     )
-    return int.from_bytes(sha256(repr(facts).encode()).digest()[:6])
+    return int.from_bytes(sha256(repr(facts).encode()).digest()[:4])
 
 
 @dataclass(frozen=True)
@@ -253,15 +262,14 @@ def posterior(
         n_images = len(images)
         here = range(*replicas.rows_here(n_images))
         try:
-            kl, latents = (
-                replicas.sum_of_processes(array)
-                for array in _encode(network, images, here, with_latents=with_latents)
-            )
+            with replicas.failing_together():
+                sums = _encode(network, images, here, with_latents=with_latents)
+                kl, latents = map(replicas.sum_of_processes, sums)
             return Posterior(kl / n_images, latents[0], latents[1], is_whole=True)
         except KeyboardInterrupt:
             if replicas.n_processes > 1:
                 raise
-    length = math.ceil(_CALL_PIXELS / architecture.n_pixels / _N_RUNS)
+    length = max(_MIN_RUN, math.ceil(_CALL_PIXELS / architecture.n_pixels / _N_RUNS))
     bounds = [i * len(rows) // _N_RUNS for i in range(_N_RUNS + 1)]
     runs = [rows[start : min(start + length, stop)] for start, stop in pairwise(bounds)]
     images = Selection(data.images, np.concatenate(runs).astype(np.int64))
@@ -302,15 +310,11 @@ class _Totals:
     """Loss, reconstruction term and KL, summed over the images of an epoch so far."""
 
     def __init__(self) -> None:
-        self._sums = np.zeros(3)
+        self.sums = np.zeros(3)
         self.n_images = 0
 
-    def add(self, sums: np.ndarray, n_images: int) -> None:
-        self._sums += sums
-        self.n_images += n_images
-
     def means(self) -> list[float]:
-        means: list[float] = (self._sums / self.n_images).tolist()
+        means: list[float] = (self.sums / self.n_images).tolist()
         return means
 
 
@@ -346,6 +350,8 @@ class _Run:
         self._history: History = {"loss": [], "reconstruction": [], "kl": []}
         self._totals = _Totals()
         self._is_interrupted = False
+        # Of the next graph call. Results do not depend on it.
+        self._n_batches = self._whole_batches(_CALL_PIXELS / 16)
 
     def train(self, tasks: FitTasks, report: Report) -> None:
         """Train until the epochs are over, or something else ends training."""
@@ -408,8 +414,6 @@ class _Run:
         rng = stream(seed, Stream.PERMUTATION, epoch)
         noise_seed = int(stream(seed, Stream.NOISE, epoch).integers(2**63))
         batch_size = self._settings.batch_size
-        batch_pixels = batch_size * math.prod(data.images.shape[1:])
-        call_size = batch_size * max(1, _CALL_PIXELS // batch_pixels)
 
         def of_this_process(rows: np.ndarray) -> np.ndarray:
             return self._replicas.batches_here(rows, batch_size)
@@ -417,21 +421,25 @@ class _Run:
         for n_block, images in shuffled_blocks(
             data.images, data.rows, batch_size, rng, of_this_process
         ):
-            for start in range(0, n_block, call_size):
-                stop = min(start + call_size, n_block)
+            start = 0
+            while start < n_block:
+                stop = min(start + self._n_batches * batch_size, n_block)
                 first, last = (
                     self._replicas.n_here(n, batch_size) for n in (start, stop)
                 )
                 part = images[first:last]  # (n, H, W, C), all in one process
+                self._replicas.any(False)
                 thread.submit(
                     self._train_images, part, stop - start, epoch, noise_seed
                 ).result()
+                start = stop
 
     def _train_images(
         self, images: np.ndarray, n_images: int, epoch: int, noise_seed: int
     ) -> None:
         """Train on the next n_images of an epoch, of which some are here."""
         low, high = self._data.value_range
+        started = time.perf_counter()
         sums = self._trainer.train_steps(
             to_graph_dtype(images),
             low,
@@ -443,9 +451,21 @@ class _Run:
             # Only the last batch of an epoch is short.
             first_step=self._totals.n_images // self._settings.batch_size,
             n_images=n_images,
+            sums=self._totals.sums,
         )
         _check_finite(float(sums.sum()), epoch)
-        self._totals.add(sums, n_images)
+        self._totals.sums = sums
+        self._totals.n_images += n_images
+        if self._replicas.n_processes == 1:  # else all have to call alike
+            n_pixels = n_images * math.prod(images.shape[1:])
+            in_time = n_pixels * _CALL_SECONDS / (time.perf_counter() - started)
+            self._n_batches = self._whole_batches(min(in_time, 4 * n_pixels))
+
+    def _whole_batches(self, n_pixels: float) -> int:
+        """How many batches have so many pixels, within bounds."""
+        image_pixels = math.prod(self._data.images.shape[1:])
+        batch_pixels = self._settings.batch_size * image_pixels
+        return max(1, int(min(n_pixels, _CALL_PIXELS) / batch_pixels))
 
     def _record(self) -> None:
         """Enter the epoch's means in the history; the loss, which counts, last."""

@@ -54,6 +54,7 @@ def gradient_step(architecture, weights, images, learning_rate):
             noise_seed=0,
             first_step=0,
             n_images=len(images),
+            sums=np.zeros(3),
         )
         return trainer.state()[0]
 

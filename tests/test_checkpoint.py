@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skvae import Checkpoint, ConvVAE
+from skvae import Checkpoint, ConvVAE, training
 
 
 @pytest.fixture
@@ -85,9 +85,53 @@ def test_every_few_epochs(images, path, every, epoch):
     assert cut_fit(vae, images, path, 5, every).n_iter_ == epoch
 
 
+def test_nothing_is_worked_out_for_epochs_that_are_not_due(images, path, monkeypatch):
+    calls = []
+    posterior = training.posterior
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return posterior(*args, **kwargs)
+
+    monkeypatch.setattr(training, "posterior", counted)
+    vae = ConvVAE(**{**TINY, "epochs": 9}).set_callbacks(Checkpoint(path, every=4))
+    vae.fit(images)
+    assert len(calls) == 2 + 1
+
+
+def test_large_images_have_samplers_too(path):
+    """Few images describe the latents, but enough for a sampler."""
+    images = np.random.default_rng(0).random((60, 64, 64))
+    vae = ConvVAE(**{**TINY, "epochs": 1}, sampler=GaussianMixture(20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skvae.training._CALL_PIXELS", 64 * 64)
+        vae.set_callbacks(Checkpoint(path)).fit(images)
+    assert joblib.load(path).sample(2).shape == (2, 64, 64)
+
+
+def test_only_convvae_has_checkpoints(images, path):
+    pipeline = make_pipeline(ConvVAE(**TINY)).set_callbacks(Checkpoint(path))
+    with pytest.raises(TypeError, match="got Pipeline"):
+        pipeline.fit(images)
+
+
+def test_a_path_means_the_same_file_throughout(images, tmp_path, monkeypatch):
+    """Wherever the process goes, and through a link."""
+    for name in ("here", "there", "share"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here" / "latest").symlink_to(tmp_path / "share" / "vae.joblib")
+    monkeypatch.chdir(tmp_path / "here")
+    vae = ConvVAE(**TINY).set_callbacks(Checkpoint("latest"))
+    monkeypatch.chdir(tmp_path / "there")
+    vae.fit(images)
+    assert joblib.load(tmp_path / "share" / "vae.joblib").n_iter_ == 3
+    assert (tmp_path / "here" / "latest").is_symlink()
+
+
 def test_the_end_of_a_fit_is_kept_too(images, path, monkeypatch):
-    # One image describes the latents until the fit has ended.
+    # Some images describe the latents until the fit has ended.
     monkeypatch.setattr("skvae.training._CALL_PIXELS", 1)
+    monkeypatch.setattr("skvae.training._MIN_RUN", 1)
     vae = ConvVAE(**TINY).set_callbacks(Checkpoint(path, every=2)).fit(images)
     assert_same_fit(joblib.load(path), vae)
     assert_same_fit(vae, ConvVAE(**TINY).fit(images))

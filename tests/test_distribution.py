@@ -105,7 +105,19 @@ with strategy.scope():
         fit(random_state=None)
     except ValueError as error:
         refused = str(error)
-print(json.dumps([results, rows, n_epochs, refused]))
+    # What fails in one worker ends the fit in all, and they may try again.
+    np.save(f"images{worker}.npy", X)
+    stored = np.load(f"images{worker}.npy", mmap_mode="r+")
+    stored[66] = np.nan if worker else 1
+    small = ConvVAE(2, filters=2, hidden_layers=2, batch_size=1, random_state=0)
+    small.set_params(epochs=1, value_range=(0, 1))
+    try:
+        small.fit(stored)
+    except (RuntimeError, ValueError) as error:
+        failed = str(error)
+    stored[66] = X[66]
+    is_same = small.fit(stored).history_ == small.fit(X).history_
+print(json.dumps([results, rows, n_epochs, refused, failed, is_same]))
 """
 )
 
@@ -173,9 +185,9 @@ def alone():
 
 def test_two_workers_train_as_one_does(start_workers, alone):
     workers = start_workers(TWO_WORKERS)
-    (results, rows, n_epochs, refused), (others, other_rows, *_) = (
-        json.loads(finished(worker)) for worker in workers
-    )
+    first, second = (json.loads(finished(worker)) for worker in workers)
+    results, rows, n_epochs, refused, failed, is_same = first
+    others, other_rows, _, _, failed_itself, _ = second
     assert_close(results, alone)
     # Both take the same steps, to the bit.
     assert others == results
@@ -185,6 +197,10 @@ def test_two_workers_train_as_one_does(start_workers, alone):
     # One ends training for both.
     assert n_epochs == 1
     assert "integer as random_state" in refused
+    assert "Another worker of the strategy has failed" in failed
+    assert "NaN" in failed_itself
+    # Batches of one image, from a file: some workers have none.
+    assert is_same
 
 
 def test_three_devices_train_as_one_does(run_python, alone):

@@ -2,15 +2,19 @@
 
 import os
 import signal
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
-from helpers import TINY
+from helpers import TINY, assert_same_fit
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae import ConvVAE
 from skvae.inference import FittedNetwork
+from skvae.shuffling import shuffled_blocks
+from skvae.storage import StoredImages
 from skvae.trainer import Trainer
+from skvae.training import _Run
 
 
 @pytest.fixture
@@ -28,9 +32,13 @@ def interrupt(monkeypatch):
             return train_steps(self, *args, **kwargs)
 
         monkeypatch.setattr("skvae.training._CALL_PIXELS", 64 * 32)
+        monkeypatch.setattr(_Run, "_whole_batches", lambda *_: 2)
         monkeypatch.setattr(Trainer, "train_steps", interrupted)
 
-    return during
+    # It is ignored where the tests run in the background of a shell.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield during
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.parametrize(("call", "epoch"), [(0, 1), (1, 1), (2, 1), (3, 2), (7, 3)])
@@ -89,6 +97,7 @@ def test_describing_the_latents_may_be_interrupted(images, monkeypatch):
         return encode(self, images, *args)
 
     monkeypatch.setattr("skvae.training._CALL_PIXELS", 64 * 32)
+    monkeypatch.setattr("skvae.training._MIN_RUN", 2)
     monkeypatch.setattr(FittedNetwork, "encode", interrupted)
     with pytest.warns(ConvergenceWarning, match="after 3 of 3 epochs"):
         vae = ConvVAE(**TINY).fit(images)
@@ -116,3 +125,80 @@ def test_a_progress_bar_ends_its_line(images, interrupt, monkeypatch, capsys):
     with pytest.warns(ConvergenceWarning):
         ConvVAE(**TINY, verbose=1).fit(images)
     assert capsys.readouterr().out.endswith("\n")
+
+
+def test_a_graph_call_is_as_long_as_it_may_take(images, monkeypatch):
+    """Calls grow while they are quick, and shrink when they are not."""
+    lengths = []
+    train_steps = Trainer.train_steps
+
+    def noted(self, block, *args, **kwargs):
+        lengths.append(len(block))
+        return train_steps(self, block, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train_steps", noted)
+    monkeypatch.setattr("skvae.training._CALL_PIXELS", 16 * 16 * 64)
+    many = np.tile(images, (10, 1, 1))
+    params = {**TINY, "epochs": 1}
+    for seconds, expected in [(1e9, [16, 64, 256, 256, 108]), (0, [16] * 43 + [12])]:
+        monkeypatch.setattr("skvae.training._CALL_SECONDS", seconds)
+        lengths.clear()
+        ConvVAE(**params).fit(many)
+        assert lengths == expected
+
+
+def test_ctrl_c_in_a_callback_at_the_end_keeps_what_was_trained(images):
+    class Interrupted:
+        def setup(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context):
+            if context.task_name == "fit":
+                raise KeyboardInterrupt
+
+        def teardown(self, estimator, context):
+            pass
+
+    vae = ConvVAE(**TINY).set_callbacks(Interrupted())
+    with pytest.warns(ConvergenceWarning, match="after 3 of 3"):
+        vae.fit(images)
+    assert_same_fit(vae, ConvVAE(**TINY).fit(images))
+
+
+def test_who_stops_reads_no_further_ahead():
+    read = []
+
+    class Images:
+        shape, dtype = (7000, 8, 8), np.dtype(np.uint8)
+
+        def __getitem__(self, key):
+            read.append(key)
+            return np.ones((key.stop - key.start, 8, 8), np.uint8)
+
+    stored = StoredImages(Images(), lambda rows: rows[..., None], (8, 8, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skvae.storage._CHUNK_BYTES", 64)
+        with pytest.raises(CancelledError):
+            stored.gather(np.arange(9), lambda: len(read) < 3)
+    assert len(read) == 3
+
+
+def test_training_tells_who_reads_ahead_that_it_is_over(monkeypatch):
+    is_wanted = []
+
+    def gather(_, rows, wanted):
+        is_wanted.append(wanted)
+        return np.zeros((len(rows), 8, 8, 1), np.uint8)
+
+    monkeypatch.setattr(StoredImages, "gather", gather)
+    monkeypatch.setattr("skvae.shuffling._BLOCK_BYTES", 64 * 16)
+    stored = StoredImages(np.zeros((99, 8, 8), np.uint8), None, (8, 8, 1))
+    rng = np.random.default_rng(0)
+    blocks = shuffled_blocks(stored, range(99), 16, rng, lambda rows: rows)
+    next(blocks)
+    assert is_wanted[0]()
+    blocks.close()
+    assert not is_wanted[0]()

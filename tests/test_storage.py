@@ -366,6 +366,11 @@ class Lazy:
         return self.array[key]
 
 
+def test_no_rows_are_no_images(bytes_):
+    stored = StoredImages(bytes_, lambda rows: rows[..., None], (8, 8, 1))
+    assert stored[np.array([], int)].shape == (0, 8, 8, 1)
+
+
 def test_of_a_memory_map_only_the_rows_that_are_wanted_are_touched(bytes_):
     lazy = Lazy(bytes_[..., None])
     stored = StoredImages(lazy, lambda rows: rows, (8, 8, 1))
