@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("skvae", "tensorflow", "keras", "scikit-learn", "numpy", "torch", "pythae")
@@ -19,8 +20,11 @@ def machine_lines() -> list[str]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
     }
+    for package in PACKAGES:
+        # Not every benchmark needs all of them.
+        with contextlib.suppress(PackageNotFoundError):
+            facts[package] = version(package)
     return [f"# {name}: {value}" for name, value in facts.items()]
 
 
