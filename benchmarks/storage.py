@@ -11,7 +11,7 @@ In a checkout on Linux, with nothing else to do, some 35 minutes on 2 cores:
     pip install -e '.[benchmarks]'
     python benchmarks/storage.py
 
-writes storage.csv beside this file, and prints the table. It needs 2 GB of disk for a
+writes storage.csv beside this file, and prints the same. It needs 2 GB of disk for a
 while, in the folder for temporary files.
 
 Every case is measured in a new process. Memory is counted above what calls on the first
@@ -44,25 +44,21 @@ SIZE = 128
 # Written at a time.
 N_TOGETHER = 2**12
 
-# What is measured, and the arguments that say of what.
-Case = tuple[str, ...]
+# What is measured, and the arguments that say of what. For the order these are rows a
+# run, and runs a block; the library's own blocks of large images have 64 runs.
+CASES = {
+    "memory, fit, batches of 64": ("memory", "fit", "64"),
+    "memory, fit, batches of 256": ("memory", "fit", "256"),
+    "memory, transform": ("memory", "transform", "64"),
+    "time, fit": ("time", "fit"),
+    "time, transform": ("time", "transform"),
+    "order, all shuffled": ("order", "2048", "1"),
+    "order, runs of 4, 64 a block": ("order", "4", "64"),
+    "order, runs of 16, 16 a block": ("order", "16", "16"),
+    "order, runs of 64, 4 a block": ("order", "64", "4"),
+    "order, runs of 256, 1 a block": ("order", "256", "1"),
+}
 
-CASES: tuple[Case, ...] = (
-    ("memory", "fit", "64"),  # images a batch
-    ("memory", "fit", "256"),
-    ("memory", "transform", "64"),
-    ("time", "fit"),
-    ("time", "transform"),
-    # Rows a run, and runs a block. All rows fit the first one's; the library's own
-    # blocks have 64 runs.
-    ("order", "2048", "1"),
-    ("order", "4", "64"),
-    ("order", "16", "16"),
-    ("order", "64", "4"),
-    ("order", "256", "1"),
-)
-
-N_INTERRUPTIONS = 5
 INTERRUPTED = (
     "in memory",
     "memory map",
@@ -70,11 +66,9 @@ INTERRUPTED = (
     "in memory, 32 filters",
     "in memory, 8 x 8",
 )
+N_INTERRUPTIONS = 5
 # After training began.
 MAX_SECONDS = 20.0
-
-# A number a unit.
-Results = dict[Case, dict[str, float]]
 
 
 def make_images(path: Path) -> None:
@@ -95,7 +89,7 @@ def start_point(path: Path, measure: str, *arguments: str) -> subprocess.Popen:
     )
 
 
-def measure(path: Path, case: Case) -> dict[str, float]:
+def measure(path: Path, case: tuple[str, ...]) -> dict[str, float]:
     """Figures of a case, from a process of its own."""
     with start_point(path, *case) as process:
         return json.load(process.stdout)
@@ -129,40 +123,36 @@ def wait_for_line(process: subprocess.Popen, word: str) -> str:
     raise RuntimeError(msg)
 
 
-def write_csv(results: Results, path: Path) -> None:
+def write_csv(results: dict[str, dict[str, float]], path: Path) -> None:
     """One line a case and unit, below the machine's."""
     with path.open("w", newline="") as file:
         file.writelines(f"{line}\n" for line in machine_lines())
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["measure", "case", "unit", "number"])
-        for (name, *arguments), numbers in results.items():
+        writer.writerow(["case", "unit", "number"])
+        for case, numbers in results.items():
             for unit, number in numbers.items():
-                writer.writerow([name, " x ".join(arguments), unit, f"{number:.4g}"])
-
-
-def print_table(results: Results) -> None:
-    """A line a case."""
-    for case, numbers in results.items():
-        figures = ", ".join(f"{number:.3g} {unit}" for unit, number in numbers.items())
-        print(f"{' '.join(case):<32}{figures}")
+                writer.writerow([case, unit, f"{number:.4g}"])
 
 
 def main() -> None:
-    """Measure all, and write csv and table."""
-    start_time = time.perf_counter()
-    results: Results = {}
+    """Measure all, print each case as it comes, and write the csv."""
+    start = time.perf_counter()
+    results: dict[str, dict[str, float]] = {}
+
+    def record(case: str, numbers: dict[str, float]) -> None:
+        results[case] = numbers
+        figures = ", ".join(f"{number:.3g} {unit}" for unit, number in numbers.items())
+        seconds = time.perf_counter() - start
+        print(f"{seconds:5.0f} s  {case:<34}{figures}", flush=True)
+
     with TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         make_images(path)
-        for case in CASES:
-            print(f"{time.perf_counter() - start_time:5.0f} s  {' '.join(case)}")
-            results[case] = measure(path, case)
+        for case, arguments in CASES.items():
+            record(case, measure(path, arguments))
         for source in INTERRUPTED:
-            print(f"{time.perf_counter() - start_time:5.0f} s  interrupt {source}")
-            results["interrupt", source] = measure_interruptions(path, source)
-    print(f"{time.perf_counter() - start_time:5.0f} s  done")
+            record(f"Ctrl-C, {source}", measure_interruptions(path, source))
     write_csv(results, FOLDER / "storage.csv")
-    print_table(results)
 
 
 if __name__ == "__main__":

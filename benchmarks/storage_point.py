@@ -1,6 +1,6 @@
 """One case of the storage benchmark, in a process of its own, which has to be new.
 
-`python storage_point.py MEASURE IMAGES ARGUMENTS...` measures with images from a file, and
+`python storage_point.py MEASURE FILE ARGUMENTS...` measures with a file's images, and
 prints figures as JSON. Memory is read from /proc, which Linux alone has.
 """
 
@@ -36,10 +36,10 @@ _DIGITS = {"latent_dim": 8, "filters": 32, "hidden_layers": 2, "epochs": 40}
 _N_WARM_UP = 1024
 _SAMPLE_SECONDS = 0.02
 
-_N_TIMED = 16_384
+_N_TIMED = 8192
 _N_TURNS = 3
 
-_N_SEEDS = 10
+_N_SEEDS = 8
 
 # Two blocks: the second is read while the first one trains.
 _N_INTERRUPTED = 8192
