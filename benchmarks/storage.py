@@ -59,6 +59,14 @@ CASES = {
     "order, runs of 256, 1 a block": ("order", "256", "1"),
 }
 
+# The C library gives threads memory of their own, "arenas", which fill as TensorFlow's
+# threads take turns. With fewer of these what is left is the images'.
+FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+CASES_WITH_FEW_ARENAS = {
+    f"{case}, 2 arenas": CASES[case]
+    for case in ("memory, fit, batches of 64", "memory, fit, batches of 256")
+}
+
 INTERRUPTED = (
     "in memory",
     "memory map",
@@ -79,19 +87,24 @@ def make_images(path: Path) -> None:
         images[start : start + N_TOGETHER] = random_images(N_TOGETHER, SIZE)
 
 
-def start_point(path: Path, measure: str, *arguments: str) -> subprocess.Popen:
+def start_point(
+    path: Path, case: tuple[str, ...], environment: dict[str, str]
+) -> subprocess.Popen:
     """A process that measures a case."""
+    name, *arguments = case
     return subprocess.Popen(  # noqa: S603 - a script of our own
-        [sys.executable, FOLDER / "storage_point.py", measure, path, *arguments],
-        env=os.environ | QUIET,
+        [sys.executable, FOLDER / "storage_point.py", name, path, *arguments],
+        env=os.environ | QUIET | environment,
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def measure(path: Path, case: tuple[str, ...]) -> dict[str, float]:
+def measure(
+    path: Path, case: tuple[str, ...], environment: dict[str, str]
+) -> dict[str, float]:
     """Figures of a case, from a process of its own."""
-    with start_point(path, *case) as process:
+    with start_point(path, case, environment) as process:
         return json.load(process.stdout)
 
 
@@ -99,7 +112,8 @@ def measure_interruptions(path: Path, source: str) -> dict[str, float]:
     """How long fits in another process go on after SIGINT at random moments."""
     moments = random.Random(0)  # noqa: S311 - no secret
     delays = []
-    with start_point(path, "interrupt", source, str(N_INTERRUPTIONS)) as process:
+    case = ("interrupt", source, str(N_INTERRUPTIONS))
+    with start_point(path, case, {}) as process:
         for _ in range(N_INTERRUPTIONS):
             wait_for_line(process, "training")
             time.sleep(moments.uniform(0.0, MAX_SECONDS))
@@ -149,7 +163,9 @@ def main() -> None:
         path = Path(folder) / "images.npy"
         make_images(path)
         for case, arguments in CASES.items():
-            record(case, measure(path, arguments))
+            record(case, measure(path, arguments, {}))
+        for case, arguments in CASES_WITH_FEW_ARENAS.items():
+            record(case, measure(path, arguments, FEW_ARENAS))
         for source in INTERRUPTED:
             record(f"Ctrl-C, {source}", measure_interruptions(path, source))
     write_csv(results, FOLDER / "storage.csv")
