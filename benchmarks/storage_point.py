@@ -24,8 +24,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from skvae import ConvVAE
-from skvae.engine import Trainer
 from skvae.exceptions import PosteriorCollapseWarning
+from skvae.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
