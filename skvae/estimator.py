@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 
+# Attributes that not every fit leaves.
+_OPTIONAL = {"noise_variance_", "feature_names_in_", "sampler_"}
+
 
 class ConvVAE(
     CallbackSupportMixin,
@@ -617,7 +620,6 @@ class ConvVAE(
         self, X: Any, y: Any, X_val: Any, epochs: int, *, is_continued: bool
     ) -> Self:
         from skvae import training
-        from skvae.job import OPTIONAL
 
         # scikit-learn leaves it out in the later calls of partial_fit.
         self._validate_params()
@@ -630,7 +632,7 @@ class ConvVAE(
             X,
             y,
             lambda outcome: job.fitted(outcome, is_brief=True)[0],
-            OPTIONAL,
+            _OPTIONAL,
         )
         outcome = training.fit(
             job.architecture, job.settings, job.data, job.start, tasks, report
@@ -714,10 +716,8 @@ class ConvVAE(
 
     def _take_over(self, fitted: dict[str, Any]) -> None:
         """Replace all that was fitted before."""
-        from skvae.job import OPTIONAL
-
         self.__dict__.update(fitted)
-        for name in OPTIONAL - set(fitted):
+        for name in _OPTIONAL - set(fitted):
             self.__dict__.pop(name, None)
 
     def _warn_of_collapse(self) -> None:

@@ -14,9 +14,6 @@ from skvae.architecture import Architecture
 from skvae.progress import History
 from skvae.sampler import fit_sampler
 
-# Attributes that not every fit leaves.
-OPTIONAL = {"noise_variance_", "feature_names_in_", "sampler_"}
-
 
 @dataclass(frozen=True)
 class Job:

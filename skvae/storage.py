@@ -87,7 +87,7 @@ class StoredImages:
             If they are wanted no more.
         """
         images = np.empty((len(key), *self.shape[1:]), self.dtype)
-        for places in self._by_chunk(key) if len(key) else ():
+        for places in self._by_chunk(key):
             if not is_wanted():
                 raise CancelledError
             rows = key[places]
@@ -97,6 +97,8 @@ class StoredImages:
 
     def _by_chunk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Places in an index array of the rows that are read together."""
+        if len(rows) == 0:
+            return
         chunks = rows // chunk_length(self)
         places = np.argsort(chunks, kind="stable")
         ends = np.flatnonzero(np.diff(chunks[places])) + 1

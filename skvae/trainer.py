@@ -322,7 +322,9 @@ def leased_trainer(
         if not idle:
             # Its variables are no strategy's: a thread starts outside of all scopes.
             with ThreadPoolExecutor(1) as thread:
-                new = thread.submit(_new_trainer, network, optimizer, n_parts, strategy)
+                new = thread.submit(
+                    lambda: Trainer(network, optimizer, n_parts, Replicas(strategy))
+                )
                 idle.append(new.result())
         trainer = idle.pop()
         network.n_leased += 1
@@ -332,9 +334,3 @@ def leased_trainer(
         with engine.lock:
             network.n_leased -= 1
             idle.append(trainer)
-
-
-def _new_trainer(
-    network: Network, optimizer: str, n_parts: int, strategy: Any
-) -> Trainer:
-    return Trainer(network, optimizer, n_parts, Replicas(strategy))

@@ -16,6 +16,22 @@ TINY = {
 }
 
 
+class Hooks:
+    """A callback of scikit-learn's that does nothing, for others to start from."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+
 @contextmanager
 def counted_traces():
     """Count how often Python builds a network or runs the body of a graph function."""

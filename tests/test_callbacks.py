@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import TINY, assert_same_fit
+from helpers import TINY, Hooks, assert_same_fit
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_digits
@@ -36,24 +36,15 @@ class Log:
         self.events.append(("teardown", context.task_name))
 
 
-class Use:
+class Use(Hooks):
     """Calls a function with the estimator as fitted so far, at each end of a task."""
 
     def __init__(self, function):
         self.function = function
         self.results = []
 
-    def setup(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
     def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
         self.results.append(self.function(fitted_estimator, X))
-
-    def teardown(self, estimator, context):
-        pass
 
 
 class Propagated(Log):

@@ -5,7 +5,7 @@ import json
 import joblib
 import numpy as np
 import pytest
-from helpers import TINY, assert_same_fit
+from helpers import TINY, Hooks, assert_same_fit
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -18,24 +18,15 @@ def path(tmp_path):
     return tmp_path / "vae.joblib"
 
 
-class Cut:
+class Cut(Hooks):
     """Ends a fit with an error after some epochs."""
 
     def __init__(self, n_epochs):
         self.n_epochs = n_epochs
 
-    def setup(self, estimator, context):
-        pass
-
     def on_fit_task_begin(self, estimator, context):
         if context.task_name == "epoch" and context.task_id == self.n_epochs:
             raise MemoryError
-
-    def on_fit_task_end(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
 
 
 def cut_fit(vae, images, path, n_epochs, every=1):

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
-from helpers import TINY, assert_same_fit
+from helpers import TINY, Hooks, assert_same_fit
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae import ConvVAE
@@ -148,19 +148,10 @@ def test_a_graph_call_is_as_long_as_it_may_take(images, monkeypatch):
 
 
 def test_ctrl_c_in_a_callback_at_the_end_keeps_what_was_trained(images):
-    class Interrupted:
-        def setup(self, estimator, context):
-            pass
-
-        def on_fit_task_begin(self, estimator, context):
-            pass
-
+    class Interrupted(Hooks):
         def on_fit_task_end(self, estimator, context):
             if context.task_name == "fit":
                 raise KeyboardInterrupt
-
-        def teardown(self, estimator, context):
-            pass
 
     vae = ConvVAE(**TINY).set_callbacks(Interrupted())
     with pytest.warns(ConvergenceWarning, match="after 3 of 3"):
