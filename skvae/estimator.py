@@ -33,7 +33,7 @@ from skvae.images import (
     parse_value_range,
     value_limits,
 )
-from skvae.progress import reporter
+from skvae.progress import Report
 from skvae.sampler import draw_latents
 from skvae.storage import Selection, StoredImages, is_stored
 
@@ -140,7 +140,8 @@ class ConvVAE(
         and the draws in scores. None takes a new seed at each `fit`. No other random
         state, numpy's global one included, is used or changed.
     verbose : int, default=0
-        0 prints nothing, 1 a progress bar, 2 or more a line an epoch.
+        0 prints nothing, 1 a progress bar, or some ten lines where the output is no
+        terminal, 2 or more a line an epoch.
 
     Attributes
     ----------
@@ -625,7 +626,6 @@ class ConvVAE(
         self._validate_params()
         X = _with_shape(X)
         job = self._job(X, X_val, epochs, is_continued=is_continued)
-        report = reporter(int(self.verbose), epochs, job.start.n_epochs)
         tasks = FitTasks(
             self,
             epochs,
@@ -634,9 +634,10 @@ class ConvVAE(
             lambda outcome: job.fitted(outcome, is_brief=True)[0],
             _OPTIONAL,
         )
-        outcome = training.fit(
-            job.architecture, job.settings, job.data, job.start, tasks, report
-        )
+        with Report(int(self.verbose), epochs, job.start.n_epochs) as report:
+            outcome = training.fit(
+                job.architecture, job.settings, job.data, job.start, tasks, report
+            )
         fitted, is_whole = job.fitted(outcome, is_brief=outcome.is_interrupted)
         try:
             tasks.end(fitted)

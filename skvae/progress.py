@@ -2,54 +2,113 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Self
 
 # One value an epoch under "loss", "reconstruction", "kl" and perhaps "val_loss".
 History = dict[str, list[float]]
 
-# Called after each epoch with the history so far and whether that was the last epoch.
-Report = Callable[[History, bool], None]
-
 _BAR_WIDTH = 30
 
 
-def reporter(verbose: int, epochs: int, n_epochs_before: int) -> Report:
-    """Give a function to call after each epoch with the history, and whether it ends.
+class Report:
+    """Tells the user how a fit gets on.
 
-    0 prints nothing. 1 draws a progress bar, or prints some ten lines if the output is
-    no terminal. 2 or more prints a line an epoch.
+    `verbose` 0 prints nothing. 1 draws a progress bar, also within epochs, or prints
+    a line after each tenth of the fit if the output is no terminal. 2 or more prints a
+    line an epoch. To be used as a context, at whose end the bar's line ends.
+
+    Parameters
+    ----------
+    verbose : int
+    epochs : int
+        Of this fit.
+    n_epochs_before : int
+        Of the fits that this one continues.
     """
-    started = time.monotonic()
-    line_every = 1 if verbose > 1 else max(1, epochs // 10)
 
-    def report_line(history: History, is_last: bool) -> None:
-        n_epochs = len(history["loss"])
-        if is_last or n_epochs % line_every == 0:
-            total = n_epochs_before + epochs
-            print(
-                f"[ConvVAE] epoch {n_epochs_before + n_epochs}/{total}, "
-                f"{_newest(history)}",
-                flush=True,
-            )
+    def __init__(self, verbose: int, epochs: int, n_epochs_before: int) -> None:
+        self._verbose = verbose
+        self._epochs = epochs
+        self._n_epochs_before = n_epochs_before
+        self._is_bar = verbose == 1 and sys.stdout.isatty()
+        # The bar or line that stands for the newest state, and if it is to be seen yet.
+        self._text = ""
+        self._is_shown = True
+        self._n_tenths = 0
+        # When what time was left can be told from: the first call of a graph traces it.
+        self._first: tuple[float, float] | None = None
 
-    def draw_bar(history: History, is_last: bool) -> None:
-        n_epochs = len(history["loss"])
-        filled = _BAR_WIDTH * n_epochs // epochs
-        left = (time.monotonic() - started) / n_epochs * (epochs - n_epochs)
-        print(
-            f"\r[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] epoch {n_epochs}/{epochs}"
-            f", {left:.0f} s left, {_newest(history)}\033[K",
-            end="\n" if is_last else "",
-            flush=True,
-        )
+    def __enter__(self) -> Self:
+        return self
 
-    if not verbose:
-        return lambda _history, _is_last: None
-    return draw_bar if verbose == 1 and sys.stdout.isatty() else report_line
+    def __exit__(self, *_: object) -> None:
+        if self._is_bar and self._text:
+            print(flush=True)
+        elif not self._is_shown:
+            print(self._text, flush=True)
 
+    def update(self, n_epochs: float, losses: Mapping[str, float]) -> None:
+        """Take notice of how far training is.
 
-def _newest(history: History) -> str:
-    shown = [name for name in ("loss", "val_loss") if name in history]
-    return ", ".join(f"{name} {history[name][-1]:.4g}" for name in shown)
+        Parameters
+        ----------
+        n_epochs : float
+            Epochs of this fit that are over, and the part of the one under way.
+        losses : dict of str to float
+            Those of the epoch that is over, or is under way.
+        """
+        if not self._verbose:
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, n_epochs
+        texts = [self._epoch(n_epochs), self._time_left(now, n_epochs)]
+        texts += [
+            f"{name} {losses[name]:.4g}"
+            for name in ("loss", "val_loss")
+            if name in losses
+        ]
+        text = ", ".join(filter(None, texts))
+        if self._is_bar:
+            self._draw_bar(n_epochs / self._epochs, text)
+        else:
+            self._print_line(n_epochs, text)
+
+    def _draw_bar(self, part: float, text: str) -> None:
+        n_columns = shutil.get_terminal_size().columns - 1
+        width = min(_BAR_WIDTH, n_columns // 3)
+        filled = int(width * part)
+        self._text = f"[{'#' * filled}{'.' * (width - filled)}] {text}"[:n_columns]
+        print(f"\r{self._text}\033[K", end="", flush=True)
+
+    def _print_line(self, n_epochs: float, text: str) -> None:
+        self._text = f"[ConvVAE] {text}"
+        n_tenths = int(10 * n_epochs / self._epochs)
+        if self._verbose == 1:
+            self._is_shown = n_tenths > self._n_tenths
+        else:
+            self._is_shown = n_epochs == int(n_epochs)
+        self._n_tenths = n_tenths
+        if self._is_shown:
+            print(self._text, flush=True)
+
+    def _epoch(self, n_epochs: float) -> str:
+        """Which epoch is under way, or has just ended; in percent if it is long."""
+        is_over = n_epochs == int(n_epochs)
+        number = self._n_epochs_before + int(n_epochs) + (not is_over)
+        text = f"epoch {number}/{self._n_epochs_before + self._epochs}"
+        return text if is_over else f"{text} ({n_epochs % 1:.0%})"
+
+    def _time_left(self, now: float, n_epochs: float) -> str:
+        started, n_before = self._first or (now, n_epochs)
+        if n_epochs in (n_before, self._epochs):
+            return ""
+        left = (now - started) / (n_epochs - n_before) * (self._epochs - n_epochs)
+        for unit, seconds in (("h", 3600), ("min", 60)):
+            if left >= 2 * seconds:
+                return f"{left / seconds:.0f} {unit} left"
+        return f"{left:.0f} s left"

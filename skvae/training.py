@@ -171,8 +171,8 @@ def fit(
         Where to go on.
     tasks : FitTasks
         Told of each epoch; may end training.
-    report : callable
-        Called after each epoch with the history so far and whether that was the last.
+    report : Report
+        Told of each graph call and each epoch.
 
     Returns
     -------
@@ -195,8 +195,8 @@ def fit(
         if trainer.replicas.n_processes > 1:
             trainer.replicas.check_same(_digest(architecture, settings, data, start))
         with trainer.replicas.failing_together():
-            run = _Run(architecture, settings, data, start, trainer)
-            run.train(tasks, report)
+            run = _Run(architecture, settings, data, start, trainer, report)
+            run.train(tasks)
             return run.outcome()
 
 
@@ -328,11 +328,13 @@ class _Run:
         data: Data,
         start: Progress,
         trainer: Trainer,
+        report: Report,
     ) -> None:
         self._settings = settings
         self._data = data
         self._start = start
         self._trainer = trainer
+        self._report = report
         self._replicas = trainer.replicas
         self._early_stopping = None
         if data.validation_images is not None:
@@ -353,7 +355,7 @@ class _Run:
         # Of the next graph call. Results do not depend on it.
         self._n_batches = self._whole_batches(_CALL_PIXELS / 16)
 
-    def train(self, tasks: FitTasks, report: Report) -> None:
+    def train(self, tasks: FitTasks) -> None:
         """Train until the epochs are over, or something else ends training."""
         is_last = False
         try:
@@ -370,7 +372,7 @@ class _Run:
                     is_last = tasks.end_epoch(self.outcome) or is_last
                     # A callback may be set in one process alone.
                     is_last = self._replicas.any(is_last)
-                    report(self._history, is_last)
+                    self._report.update(self._n_epochs, self._newest())
         except KeyboardInterrupt:
             # Other processes would wait for this one, or go on without it.
             if self._replicas.n_processes > 1:
@@ -380,7 +382,7 @@ class _Run:
             if self._n_epochs == 0:
                 raise
             self._is_interrupted = True
-            report(self._history, True)
+            self._report.update(self._n_epochs, self._newest())
 
     def outcome(self) -> Outcome:
         """What training has come to."""
@@ -427,12 +429,18 @@ class _Run:
                 first, last = (
                     self._replicas.n_here(n, batch_size) for n in (start, stop)
                 )
-                part = images[first:last]  # (n, H, W, C), all in one process
+                images_here = images[first:last]  # (n, H, W, C), all in one process
                 self._replicas.any(False)
                 thread.submit(
-                    self._train_images, part, stop - start, epoch, noise_seed
+                    self._train_images, images_here, stop - start, epoch, noise_seed
                 ).result()
                 start = stop
+                part = self._totals.n_images / len(data.rows)
+                if part < 1:
+                    loss = self._totals.means()[0] + self._offset
+                    self._report.update(
+                        self._n_epochs + part, {**self._newest(), "loss": loss}
+                    )
 
     def _train_images(
         self, images: np.ndarray, n_images: int, epoch: int, noise_seed: int
@@ -474,6 +482,10 @@ class _Run:
         self._history["reconstruction"].append(reconstruction + self._offset)
         self._history["loss"].append(loss + self._offset)
         self._totals = _Totals()
+
+    def _newest(self) -> dict[str, float]:
+        """The newest values of the history."""
+        return {name: each[-1] for name, each in self._history.items() if each}
 
     def _is_over(self) -> bool:
         is_over = self._n_epochs == self._settings.epochs

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-from helpers import TINY
-
-from skvae import ConvVAE
 
 USE_ALL = """
 import numpy as np
@@ -152,24 +149,3 @@ except ImportError as error:
 """
     )
     assert "KERAS_BACKEND" in printed
-
-
-def test_verbose_prints_progress_only_when_asked(images, capsys):
-    ConvVAE(**TINY).fit(images)
-    assert not capsys.readouterr().out
-    ConvVAE(**TINY, verbose=2, early_stopping=True).fit(images)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert lines[2].startswith("[ConvVAE] epoch 3/3, loss ")
-    assert "val_loss" in lines[2]
-    ConvVAE(**{**TINY, "epochs": 20}, verbose=1).fit(images)
-    assert len(capsys.readouterr().out.splitlines()) == 10
-
-
-def test_verbose_draws_a_bar_on_a_terminal(images, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    ConvVAE(**TINY, verbose=1).fit(images)
-    out = capsys.readouterr().out
-    assert out.count("\r") == 3
-    assert "[##########....................] epoch 1/3" in out
-    assert out.endswith("\n")
