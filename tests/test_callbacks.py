@@ -1,10 +1,12 @@
 """scikit-learn's callbacks: told of a fit and its epochs, and able to end it."""
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 from helpers import TINY, Hooks, assert_same_fit
 from sklearn.base import clone
-from sklearn.callback import ScoringMonitor
+from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
@@ -202,14 +204,49 @@ def score(vae, X, _):
     return vae.score(X)
 
 
-def test_a_scoring_monitor_sees_each_epochs_score():
-    X, y = load_digits(return_X_y=True)
-    X, y = X[:60] / 16, y[:60]
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_a_scoring_monitor_sees_each_epochs_score(is_piped):
+    X, y = digits_and_labels()
     monitor = ScoringMonitor(scoring={"score": score})
-    ConvVAE(**TINY).set_callbacks(monitor).fit(X, y)
+    vae = ConvVAE(**TINY).set_callbacks(monitor)
+    estimator = make_pipeline(vae, LogisticRegression(max_iter=1000))
+    (estimator if is_piped else vae).fit(X, y)
     rows = monitor.get_logs().data
     seen = [row["score"] for row in rows if row["task_name"] == "epoch"]
-    assert seen == [ConvVAE(**{**TINY, "epochs": n}).fit(X).score(X) for n in (1, 2, 3)]
+    assert seen == scores_by_epoch(X, latent_dim=2)
+
+
+def test_a_scoring_monitor_and_a_progress_bar_in_a_search_in_two_processes(capsys):
+    X, y = digits_and_labels()
+    monitor = ScoringMonitor(scoring={"score": score})
+    bar = ProgressBar(max_propagation_depth=None)
+    vae = ConvVAE(**TINY).set_callbacks(monitor)
+    search = GridSearchCV(vae, {"latent_dim": [2, 3]}, cv=2, n_jobs=2)
+    search.set_callbacks(bar).fit(X, y)
+    fits = defaultdict(list)
+    for row in monitor.get_logs().data:
+        if row["task_name"] == "epoch":
+            fits[row["parent_task_id_path"]].append(row["score"])
+    halves = [X[:30], X[30:]]  # the second fold is left out first
+    expected = [
+        scores_by_epoch(half, latent_dim=n) for n in (2, 3) for half in halves[::-1]
+    ]
+    best = scores_by_epoch(X, **search.best_params_)
+    # Workers have other numbers of threads.
+    np.testing.assert_allclose(sorted(fits.values()), sorted([*expected, best]), 1e-4)
+    bars = [line for line in capsys.readouterr().out.splitlines() if "%" in line]
+    assert sum("ConvVAE - fit" in line for line in bars) == 5
+    assert all("100%" in line for line in bars)
+
+
+def digits_and_labels():
+    X, y = load_digits(return_X_y=True)
+    return X[:60] / 16, y[:60]
+
+
+def scores_by_epoch(X, **parameters):
+    params = {**TINY, **parameters}
+    return [ConvVAE(**{**params, "epochs": n}).fit(X).score(X) for n in (1, 2, 3)]
 
 
 def test_without_callbacks_in_scikit_learn_it_works_all_the_same(run_python):
