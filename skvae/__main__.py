@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _check_writable(options.model, options.picture)
         _check_matplotlib(options.picture)
-        images = _load(options.data)
+        images = _load(options.data, tuple(options.size), is_grey=options.grey)
         train, test, y_train, y_test = _split(images, options.random_state)
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"skvae: {error}")
@@ -91,8 +91,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs="?",
         type=Path,
         help=".npy file of images (n, H, W), (n, H, W, C) or rows of pixels; or .npz "
-        "file with them as its only array or as X, and labels, if any, as y. "
-        "Without it, scikit-learn's digits",
+        "file with them as its only array or as X, and labels, if any, as y; or "
+        "folder with PNG and JPEG files. Without it, scikit-learn's digits",
     )
     parser.add_argument(
         "--model", type=Path, default=Path("skvae.joblib"), help="to write"
@@ -106,6 +106,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs="+",
         metavar="N",
         help="height, width and perhaps channels of an image, for rows of pixels",
+    )
+    parser.add_argument(
+        "--size",
+        type=_positive,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        default=(64, 64),
+        help="what the pictures in a folder are resized to",
+    )
+    parser.add_argument(
+        "--grey", action="store_true", help="read the pictures in a folder as grey"
     )
     parser.add_argument("--latent-dim", type=int, default=8, help="latent features")
     parser.add_argument(
@@ -127,10 +138,37 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _load(path: Path | None) -> _Images:
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _load(path: Path | None, size: tuple[int, int], *, is_grey: bool) -> _Images:
     if path is None:
         digits = load_digits()
         return _Images("scikit-learn's digits", digits.images / 16, digits.target)
+    return (
+        _load_folder(path, size, is_grey=is_grey) if path.is_dir() else _load_file(path)
+    )
+
+
+def _load_folder(folder: Path, size: tuple[int, int], *, is_grey: bool) -> _Images:
+    try:
+        from skvae.pictures import read_pictures  # noqa: PLC0415  an extra
+    except ImportError as error:
+        msg = "reading pictures needs Pillow: pip install 'skvae[pictures]'"
+        raise ImportError(msg) from error
+    images, unreadable = read_pictures(folder, size, is_grey=is_grey)
+    for file, reason in unreadable.items():
+        print(f"skvae: left out {file}: {reason}", file=sys.stderr)
+    height, width = size
+    kind = "grey" if is_grey else "colour"
+    return _Images(f"{folder}, {kind}, {height} x {width} pixels", images, None)
+
+
+def _load_file(path: Path) -> _Images:
     try:
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -2,24 +2,35 @@
 
 import subprocess
 import sys
+import warnings
+from typing import NamedTuple
 
 import joblib
 import numpy as np
 import pytest
+from test_pictures import write_pictures
+
+from skvae.__main__ import main
 
 QUICK = ["--epochs", "2", "--filters", "4", "--latent-dim", "3"]
 
 
+class Completed(NamedTuple):
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def skvae_command(tmp_path):
+def skvae_command(tmp_path, capsys, monkeypatch):
+    """Run the command in this process, where TensorFlow has started."""
+
     def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "skvae", *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            main([str(argument) for argument in arguments])
+        return Completed(*capsys.readouterr())
 
     return run
 
@@ -30,15 +41,25 @@ def warned(completed):
     return [x for x in lines if not x.startswith("skvae: The posterior has collapsed")]
 
 
-def test_digits_are_fitted_compared_drawn_and_saved(skvae_command, tmp_path):
-    completed = skvae_command(*QUICK)
+def run_command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "skvae", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_digits_are_fitted_compared_drawn_and_saved(tmp_path):
+    completed = run_command(tmp_path, *QUICK)
     assert completed.returncode == 0
     assert warned(completed) == []
     lines = completed.stdout.splitlines()
     assert "1347 images to train on, 450 held out" in lines[0]
-    assert [line[:10] for line in lines[1:]] == [
-        "[ConvVAE] ",
-        "[ConvVAE] ",
+    n_progress = sum(line.startswith("[ConvVAE] epoch ") for line in lines)
+    assert n_progress >= 2
+    assert [line[:10] for line in lines[1 + n_progress :]] == [
         "on held-ou",
         "log-likeli",
         "reconstruc",
@@ -79,22 +100,44 @@ def test_rows_of_colour_images(skvae_command, tmp_path):
     assert joblib.load(tmp_path / "skvae.joblib").input_shape_ == (8, 8, 3)
 
 
-def test_mistakes_are_one_line(skvae_command, tmp_path):
+def test_a_folder_of_pictures(skvae_command, tmp_path):
+    folder = tmp_path / "pictures"
+    write_pictures(folder)
+    (folder / "broken.png").write_bytes(b"no picture")
+    completed = skvae_command(folder, "--size", 9, 12, *QUICK)
+    (line,) = warned(completed)
+    assert line.startswith(f"skvae: left out {folder / 'broken.png'}: ")
+    assert "pictures, colour, 9 x 12 pixels, 15 images" in completed.stdout
+    assert joblib.load(tmp_path / "skvae.joblib").input_shape_ == (9, 12, 3)
+    completed = skvae_command(folder, "--grey", *QUICK)
+    assert joblib.load(tmp_path / "skvae.joblib").input_shape_ == (64, 64, 1)
+
+
+def test_mistakes_are_told(skvae_command, tmp_path):
     np.save(tmp_path / "nan.npy", np.full((9, 4), np.nan))
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
     (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "empty").mkdir()
     for arguments, message in [
         (["missing.npy"], "missing.npy"),
         (["nan.npy"], "NaN"),
         (["two.npz"], "name the one of the images X"),
         (["text.npy"], "text.npy"),
+        (["empty"], "empty has no PNG or JPEG file"),
         (["--latent-dim", "0"], "latent_dim"),
         (["--picture", "no/such/folder.png", *QUICK], "no/such"),
         (["--picture", "p.xyz", *QUICK], "p.xyz"),
         (["--random-state", "-1", *QUICK], "random_state"),
     ]:
-        completed = skvae_command(*arguments)
-        assert completed.returncode == 1
-        assert completed.stderr.startswith("skvae: ")
-        assert message in completed.stderr
-        assert "Traceback" not in completed.stderr
+        with pytest.raises(SystemExit) as exit_info:
+            skvae_command(*arguments)
+        assert exit_info.value.code.startswith("skvae: ")
+        assert message in exit_info.value.code
+
+
+def test_a_mistake_ends_the_command(tmp_path):
+    completed = run_command(tmp_path, "missing.npy")
+    assert completed.returncode == 1
+    (line,) = completed.stderr.splitlines()
+    assert line.startswith("skvae: ")
+    assert "missing.npy" in line
