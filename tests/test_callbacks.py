@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from helpers import TINY, Hooks, assert_same_fit
 from sklearn.base import clone
-from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
@@ -15,6 +14,8 @@ from sklearn.pipeline import make_pipeline
 
 from skvae import ConvVAE, training
 from skvae.trainer import Trainer
+
+pytestmark = pytest.mark.callbacks
 
 
 class Log:
@@ -206,6 +207,8 @@ def score(vae, X, _):
 
 @pytest.mark.parametrize("is_piped", [False, True])
 def test_a_scoring_monitor_sees_each_epochs_score(is_piped):
+    from sklearn.callback import ScoringMonitor
+
     X, y = digits_and_labels()
     monitor = ScoringMonitor(scoring={"score": score})
     vae = ConvVAE(**TINY).set_callbacks(monitor)
@@ -217,6 +220,8 @@ def test_a_scoring_monitor_sees_each_epochs_score(is_piped):
 
 
 def test_a_scoring_monitor_and_a_progress_bar_in_a_search_in_two_processes(capsys):
+    from sklearn.callback import ProgressBar, ScoringMonitor
+
     X, y = digits_and_labels()
     monitor = ScoringMonitor(scoring={"score": score})
     bar = ProgressBar(max_propagation_depth=None)
@@ -247,25 +252,3 @@ def digits_and_labels():
 def scores_by_epoch(X, **parameters):
     params = {**TINY, **parameters}
     return [ConvVAE(**{**params, "epochs": n}).fit(X).score(X) for n in (1, 2, 3)]
-
-
-def test_without_callbacks_in_scikit_learn_it_works_all_the_same(run_python):
-    printed = run_python(
-        """
-import sys
-sys.modules["sklearn.callback"] = None  # as before version 1.9
-import skvae
-del sys.modules["sklearn.callback"]
-import numpy as np
-X = np.random.default_rng(0).random((20, 8, 8))
-vae = skvae.ConvVAE(2, filters=2, hidden_layers=2, epochs=2).fit(X).partial_fit(X)
-print(vae.n_iter_, hasattr(vae, "set_callbacks"))
-try:
-    skvae.Checkpoint("vae.joblib")
-except ImportError as error:
-    print(error)
-"""
-    )
-    first, second = printed.splitlines()
-    assert first == "3 False"
-    assert "scikit-learn 1.9" in second

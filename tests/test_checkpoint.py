@@ -12,6 +12,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 from skvae import Checkpoint, ConvVAE, training
 
+pytestmark = pytest.mark.callbacks
+
 
 @pytest.fixture
 def path(tmp_path):

@@ -147,6 +147,7 @@ def test_a_graph_call_is_as_long_as_it_may_take(images, monkeypatch):
         assert lengths == expected
 
 
+@pytest.mark.callbacks
 def test_ctrl_c_in_a_callback_at_the_end_keeps_what_was_trained(images):
     class Interrupted(Hooks):
         def on_fit_task_end(self, estimator, context):
