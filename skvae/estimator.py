@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import (
@@ -35,7 +36,7 @@ from skvae.images import (
 )
 from skvae.progress import Report
 from skvae.sampler import draw_latents
-from skvae.storage import Selection, StoredImages, is_stored
+from skvae.storage import Selection, StoredArray, StoredImages, is_stored
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -44,11 +45,32 @@ if TYPE_CHECKING:
     from skvae.job import Job
     from skvae.network import KerasModels
 
+    Images = ArrayLike | StoredArray
+
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
 # Attributes that not every fit leaves.
 _OPTIONAL = {"noise_variance_", "feature_names_in_", "sampler_"}
+
+
+def _can_fit_partially(estimator: ConvVAE) -> bool:
+    if estimator.early_stopping:
+        msg = (
+            "partial_fit trains for a single epoch, so early_stopping=True would "
+            "have nothing to stop. Set early_stopping=False, or call fit."
+        )
+        raise AttributeError(msg)
+    return True
+
+
+# scikit-learn's decorators have no types; they leave those of a method as they are.
+_validates_parameters: Callable[[_Method], _Method] = _fit_context(
+    prefer_skip_nested_validation=True
+)
+_without_early_stopping: Callable[[_Method], _Method] = available_if(_can_fit_partially)
 
 
 class ConvVAE(
@@ -166,7 +188,7 @@ class ConvVAE(
         1e-6 of the squared width of the value range. With early stopping it is that
         of the validation images, of which there should be some tens. Absent for
         "bernoulli".
-    latent_kl_ : ndarray of shape (latent_dim,)
+    latent_kl_ : ndarray of shape (latent_dim,), float32
         Mean KL of each latent feature over the training images, in nats. A feature
         near 0 is not in use.
     sampler_ : estimator
@@ -254,6 +276,26 @@ class ConvVAE(
         "verbose": ["verbose"],
     }
 
+    # What `fit` leaves.
+    weights_: dict[str, NDArray[np.float32]]
+    history_: dict[str, list[float]]
+    n_iter_: int
+    input_shape_: tuple[int, int, int]
+    value_range_: tuple[float, float]
+    noise_variance_: float
+    latent_kl_: NDArray[np.float32]
+    sampler_: BaseEstimator
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
+    # What scikit-learn's classes have, but without types.
+    fit_transform: Callable[..., NDArray[np.float32]]
+    get_feature_names_out: Callable[..., NDArray[np.object_]]
+    get_params: Callable[..., dict[str, Any]]
+    set_callbacks: Callable[..., Self]
+    set_output: Callable[..., Self]
+    set_params: Callable[..., Self]
+
     def __init__(
         self,
         latent_dim: int = 4,
@@ -307,10 +349,8 @@ class ConvVAE(
         self.random_state = random_state
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self, X: ArrayLike, y: object = None, X_val: ArrayLike | None = None
-    ) -> Self:
+    @_validates_parameters
+    def fit(self, X: Images, y: object = None, X_val: Images | None = None) -> Self:
         """Train on images.
 
         Parameters
@@ -352,18 +392,9 @@ class ConvVAE(
         self._warn_of_collapse()
         return self
 
-    def _can_fit_partially(self) -> bool:
-        if self.early_stopping:
-            msg = (
-                "partial_fit trains for a single epoch, so early_stopping=True would "
-                "have nothing to stop. Set early_stopping=False, or call fit."
-            )
-            raise AttributeError(msg)
-        return True
-
-    @available_if(_can_fit_partially)
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: ArrayLike, y: object = None) -> Self:
+    @_without_early_stopping
+    @_validates_parameters
+    def partial_fit(self, X: Images, y: object = None) -> Self:
         """Train for one more epoch, on X.
 
         The first call fixes layout and value range. k calls with the same X give the
@@ -394,7 +425,7 @@ class ConvVAE(
         """
         return self._fit(X, y, None, 1, is_continued=hasattr(self, "weights_"))
 
-    def transform(self, X: ArrayLike, out: Any = None) -> NDArray[np.float32]:
+    def transform(self, X: Images, out: Any = None) -> NDArray[np.float32]:
         """Encode images.
 
         Parameters
@@ -423,9 +454,7 @@ class ConvVAE(
         _check_out(out, (len(images), self._n_features_out))
         return self._network().encode_to_mean(images, out)
 
-    def posterior(
-        self, X: ArrayLike
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def posterior(self, X: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Encode images to the distribution of their latents.
 
         Parameters
@@ -521,7 +550,7 @@ class ConvVAE(
             z = rng.standard_normal((n_samples, latent_dim), dtype=np.float32)
         return self._network().decode(z, self._layout().caller_shape)
 
-    def score_samples(self, X: ArrayLike, n_draws: int = 64) -> NDArray[np.float64]:
+    def score_samples(self, X: Images, n_draws: int = 64) -> NDArray[np.float64]:
         """Estimate the log-likelihood of each image.
 
         The importance-weighted estimate of log p(x) [1]_: its expectation is a lower
@@ -562,7 +591,7 @@ class ConvVAE(
             noise_variance = self.noise_variance_ / (high - low) ** 2
         return self._network().score(images, noise_variance, n_draws)
 
-    def score(self, X: ArrayLike, y: object = None) -> float:
+    def score(self, X: Images, y: object = None) -> float:
         """Mean of `score_samples`: what model selection maximises.
 
         Parameters
@@ -812,7 +841,7 @@ class ConvVAE(
             architecture, weights, self.value_range_, self._state_["seed"]
         )
 
-    def _read_images(self, X: ArrayLike) -> np.ndarray | StoredImages:
+    def _read_images(self, X: Images) -> np.ndarray | StoredImages:
         """Images to work on after `fit`: (n, H, W, C) in the caller's units."""
         images = _read_images(self, X, self._layout(), reset=False)
         _warn_of_clipping(images, self._architecture(), self.value_range_)

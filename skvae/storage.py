@@ -12,12 +12,27 @@ import mmap
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 # Rows that are read together have at most about this many bytes.
 _CHUNK_BYTES = 2**20
+
+
+class StoredArray(Protocol):
+    """What an array has to have to be read in parts."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, and the shape of one."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """numpy's, not a library's own."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Rows as an array."""
 
 
 def chunk_length(images: np.ndarray | StoredImages) -> int:
@@ -55,7 +70,7 @@ class StoredImages:
 
     def __init__(
         self,
-        array: Any,
+        array: StoredArray,
         to_images: Callable[[np.ndarray], np.ndarray],
         image_shape: tuple[int, ...],
     ) -> None:
