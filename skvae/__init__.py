@@ -11,8 +11,24 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     raise ImportError(msg)
 
 from skvae.checkpoint import Checkpoint
+from skvae.displays import (
+    LatentSpaceDisplay,
+    ManifoldDisplay,
+    ReconstructionDisplay,
+    SampleDisplay,
+    TrainingDisplay,
+)
 from skvae.estimator import ConvVAE
 
 __version__ = "0.1.0"
 
-__all__ = ["Checkpoint", "ConvVAE", "__version__"]
+__all__ = [
+    "Checkpoint",
+    "ConvVAE",
+    "LatentSpaceDisplay",
+    "ManifoldDisplay",
+    "ReconstructionDisplay",
+    "SampleDisplay",
+    "TrainingDisplay",
+    "__version__",
+]

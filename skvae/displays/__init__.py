@@ -1,0 +1,15 @@
+"""Pictures of a fitted ConvVAE, in the form of scikit-learn's displays."""
+
+from skvae.displays.latent_space import LatentSpaceDisplay
+from skvae.displays.manifold import ManifoldDisplay
+from skvae.displays.reconstruction import ReconstructionDisplay
+from skvae.displays.samples import SampleDisplay
+from skvae.displays.training import TrainingDisplay
+
+__all__ = [
+    "LatentSpaceDisplay",
+    "ManifoldDisplay",
+    "ReconstructionDisplay",
+    "SampleDisplay",
+    "TrainingDisplay",
+]

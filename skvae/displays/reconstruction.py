@@ -1,0 +1,261 @@
+"""Images over what they decode to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.utils import check_consistent_length, check_random_state, check_scalar
+from sklearn.utils.random import sample_without_replacement
+
+from skvae.displays.checks import check_estimator
+from skvae.displays.mosaic import (
+    gap,
+    height_by_width,
+    is_strip,
+    join,
+    n_columns,
+    show,
+    to_tiles,
+    wrap,
+)
+from skvae.estimator import ConvVAE
+from skvae.storage import is_stored
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+# Pixel values that are compared together in the search for the worst images.
+_CHUNK_VALUES = 2**22
+
+
+class ReconstructionDisplay:
+    """Images over what they decode to.
+
+    Make it with `from_estimator`. All parameters are kept as attributes.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, H, W, C)
+    reconstructions : ndarray of shape (n, H, W, C)
+        What they decode to.
+    value_range : (float, float)
+        Values that are drawn black and white.
+    indices : ndarray of shape (n,), default=None
+        Rows of X that the images are.
+    errors : ndarray of shape (n,), default=None
+        Mean squared error of each image's pixels.
+
+    Attributes
+    ----------
+    im_ : matplotlib AxesImage
+        All images as one picture.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Notes
+    -----
+    Images with three channels are drawn in colour, with four as red, green, blue and
+    alpha; of any other number the mean is drawn in grey. Strips, images of one pixel's
+    height or width, are drawn as bands.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skvae import ConvVAE, ReconstructionDisplay
+    >>> images = load_digits().images
+    >>> vae = ConvVAE(latent_dim=8, hidden_layers=2, epochs=2, random_state=0)
+    >>> vae = vae.fit(images)
+    >>> display = ReconstructionDisplay.from_estimator(vae, images, select="worst")
+    >>> display.indices.shape, display.reconstructions.shape
+    ((10,), (10, 8, 8, 1))
+    >>> display.figure_.savefig("worst.png")
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        reconstructions: np.ndarray,
+        *,
+        value_range: tuple[float, float],
+        indices: np.ndarray | None = None,
+        errors: np.ndarray | None = None,
+    ) -> None:
+        self.images = images
+        self.reconstructions = reconstructions
+        self.value_range = value_range
+        self.indices = indices
+        self.errors = errors
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        n_cols: int | None = None,
+        cmap: Any = "gray",
+        im_kwargs: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the images over their reconstructions.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw in. None makes a new figure.
+        n_cols : int, default=None
+            Images side by side. None takes as many as make the picture three quarters
+            as high as wide.
+        cmap : str or matplotlib Colormap, default="gray"
+            Colours of images that are not drawn in their own.
+        im_kwargs : dict, default=None
+            Further arguments of matplotlib's `imshow`.
+
+        Returns
+        -------
+        display : ReconstructionDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        """
+        # (n, 2, H, W, C)
+        tiles = to_tiles(np.stack([self.images, self.reconstructions], axis=1))
+        _, _, height, width, _ = tiles.shape
+        gap_y, gap_x = gap(height), gap(width)
+        if n_cols is None:
+            n_cols = n_columns(len(tiles), 2 * height_by_width(self.images))
+        n_cols = check_scalar(n_cols, "n_cols", Integral, min_val=1)
+        pairs = join(tiles[:, :, np.newaxis], gap_y, gap_x)
+        self.im_ = show(
+            type(self).__name__,
+            ax,
+            join(wrap(pairs, n_cols), 3 * gap_y, gap_x),
+            value_range=self.value_range,
+            is_stretched=is_strip(self.images),
+            cmap=cmap,
+            im_kwargs=im_kwargs,
+        )
+        self.ax_ = self.im_.axes
+        self.ax_.set_xlabel("original over decoded")
+        self.figure_ = self.ax_.figure
+        return self
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: ConvVAE,
+        X: ArrayLike,
+        *,
+        select: str = "random",
+        n_samples: int = 10,
+        random_state: int | np.random.RandomState | None = None,
+        ax: Any = None,
+        n_cols: int | None = None,
+        cmap: Any = "gray",
+        im_kwargs: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Encode and decode images, and draw both.
+
+        Parameters
+        ----------
+        estimator : ConvVAE
+            Fitted.
+        X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
+            Images in the units that `fit` was given. Of stored ones, "random" reads no
+            others than it shows.
+        select : {"random", "worst"}, default="random"
+            Which rows of X: random ones, in X's order, or those with the highest mean
+            squared error, the highest first.
+        n_samples : int, default=10
+            Number of images; all, if X has fewer.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the random rows. None takes others in each call.
+        ax, n_cols, cmap, im_kwargs
+            As in `plot`.
+
+        Returns
+        -------
+        display : ReconstructionDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        TypeError
+            If the estimator is no ConvVAE.
+        ValueError
+            If it is not fitted, if `select` is neither of the two, or as
+            `ConvVAE.transform`.
+        """
+        check_estimator(cls.__name__, estimator)
+        n_samples = check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        if select not in ("random", "worst"):
+            msg = f"select must be 'random' or 'worst', got {select!r}."
+            raise ValueError(msg)
+        X = X if hasattr(X, "shape") else np.asarray(X)
+        check_consistent_length(X)  # that it has one
+        n_samples = min(n_samples, X.shape[0])
+        if select == "random":
+            indices = _random_rows(X.shape[0], n_samples, random_state)
+        else:
+            errors = _reconstruction_errors(estimator, X)
+            indices = np.argsort(-errors, kind="stable")[:n_samples]
+        rows = _take(X, indices)
+        decoded = estimator.inverse_transform(np.asarray(estimator.transform(rows)))
+        images, reconstructions = (
+            np.asarray(array).reshape(-1, *estimator.input_shape_)
+            for array in (rows, decoded)
+        )
+        display = cls(
+            images,
+            reconstructions,
+            value_range=estimator.value_range_,
+            indices=indices,
+            errors=_mean_squared_error(images, reconstructions),
+        )
+        return display.plot(ax, n_cols=n_cols, cmap=cmap, im_kwargs=im_kwargs)
+
+
+def _random_rows(
+    n: int, n_samples: int, random_state: int | np.random.RandomState | None
+) -> np.ndarray:
+    """Numbers of different rows, in rising order."""
+    # numpy's global generator, which scikit-learn takes for None, is the host's.
+    rng = np.random.RandomState() if random_state is None else random_state
+    rows = sample_without_replacement(
+        n, n_samples, random_state=check_random_state(rng)
+    )
+    return np.sort(rows)
+
+
+def _take(X: Any, rows: np.ndarray | slice) -> Any:
+    """Some rows of X, in X's own kind unless they are stored."""
+    if is_stored(X) and isinstance(rows, np.ndarray):
+        # Not every storage takes several rows at once, or in any order.
+        return np.concatenate([np.asarray(X[i : i + 1]) for i in rows])
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+def _reconstruction_errors(estimator: ConvVAE, X: Any) -> np.ndarray:
+    """Mean squared error of each row of X, which may be larger than memory."""
+    Z = np.asarray(estimator.transform(X))
+    length = max(1, _CHUNK_VALUES // estimator.n_features_in_)
+    parts = [slice(start, start + length) for start in range(0, len(Z), length)]
+    return np.concatenate(
+        [
+            _mean_squared_error(
+                np.asarray(_take(X, part)), estimator.inverse_transform(Z[part])
+            )
+            for part in parts
+        ]
+    )
+
+
+def _mean_squared_error(images: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """Of each image, in float64."""
+    differences = images.reshape(len(images), -1) - decoded.reshape(
+        len(decoded), -1
+    ).astype(np.float64)
+    return np.mean(differences**2, axis=1)
