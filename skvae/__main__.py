@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import type_of_target
 
-from skvae import ConvVAE, __version__
+from skvae import ConvVAE, ReconstructionDisplay, SampleDisplay, __version__
 
 # PCA.score inverts a matrix of pixels x pixels; beyond this it takes minutes.
 _MAX_PIXELS_FOR_PCA_SCORE = 4096
@@ -285,30 +285,17 @@ def _print_comparison(
 
 
 def _save_picture(vae: ConvVAE, test: np.ndarray, path: Path) -> None:
-    """Save rows of originals, their reconstructions, and samples."""
+    """Save originals over their reconstructions, and samples."""
     from matplotlib.figure import Figure  # noqa: PLC0415  an extra
 
-    shown = test[:_N_SHOWN]
-    rows = {
-        "originals": shown,
-        "decoded": vae.inverse_transform(vae.transform(shown)),
-        "samples": vae.sample(len(shown), random_state=0),
-    }
-    height, width, channels = vae.input_shape_
-    low, high = vae.value_range_
-    figure = Figure(figsize=(1 + len(shown), 3), layout="constrained")
-    axes = figure.subplots(len(rows), len(shown), squeeze=False)
-    for axes_row, (title, images) in zip(axes, rows.items(), strict=True):
-        axes_row[0].set_ylabel(title, fontsize="small")
-        for ax, image in zip(axes_row, images, strict=True):
-            pixels = image.astype(np.float64).reshape(height, width, channels)
-            pixels = np.clip((pixels - low) / (high - low), 0, 1)
-            # Colours are shown if there are three, else the channels' mean.
-            if channels != 3:
-                pixels = pixels.mean(axis=-1)
-            aspect = "equal" if height > 1 else "auto"
-            ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect=aspect)
-            ax.set(xticks=[], yticks=[])
+    n = min(_N_SHOWN, len(test))
+    height, width, _ = vae.input_shape_
+    figure_height = 0.6 + 3 * np.clip(height / width, 0.25, 2)
+    figure = Figure(figsize=(1 + n, figure_height), layout="constrained")
+    upper, lower = figure.subplots(2, height_ratios=(2, 1))
+    ReconstructionDisplay.from_estimator(vae, test[:n], n_samples=n, n_cols=n, ax=upper)
+    SampleDisplay.from_estimator(vae, n_samples=n, random_state=0, n_cols=n, ax=lower)
+    lower.set_xlabel("sampled")
     figure.savefig(path, dpi=100)
 
 
