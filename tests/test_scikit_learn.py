@@ -4,15 +4,18 @@ import os
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import TINY
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, SkipTestWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from skvae import ConvVAE
+from skvae.callbacks import HAS_CALLBACKS
 
 PARAMETER_SETS = {
     "defaults": {},
@@ -88,14 +91,29 @@ def test_pipeline_with_a_classifier(digits):
 
 
 def test_feature_names_of_a_refit_replace_the_old(images):
-    import pandas as pd
-
     rows = images.reshape(len(images), -1)
     frame = pd.DataFrame(rows, columns=[f"pixel{i}" for i in range(64)])
     vae = ConvVAE(**TINY).fit(frame)
     assert list(vae.feature_names_in_) == list(frame.columns)
     vae.fit(rows)
     assert not hasattr(vae, "feature_names_in_")
+
+
+def test_a_notebook_shows_parameters_before_and_after_fit(images):
+    """Fitted attributes too, where scikit-learn does that (from 1.9 on)."""
+    rows = pd.DataFrame(images.reshape(len(images), -1)).add_prefix("pixel")
+    vae = ConvVAE(**TINY, sampler=GaussianMixture(2))
+    for is_fitted in (False, True):
+        html = vae._repr_html_()
+        for name in vae.get_params(deep=False):
+            assert f">{name}<" in html or f"{name}&nbsp;" in html, name
+        if is_fitted and HAS_CALLBACKS:
+            for name in (name for name in vars(vae) if name.endswith("_")):
+                is_private = name.startswith("_")
+                assert (name in html) != is_private, name
+        assert "_state_" not in html
+        vae.fit(rows)
+    assert "ConvVAE" in make_pipeline(vae, LogisticRegression())._repr_html_()
 
 
 def test_clone_is_unfitted_with_the_same_parameters(fitted):
