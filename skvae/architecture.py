@@ -10,16 +10,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-OPTIMIZERS = (
-    "adagrad",
-    "adam",
-    "adamax",
-    "adamw",
-    "lion",
-    "nadam",
-    "rmsprop",
-    "sgd",
-)
+ACTIVATIONS = ("sigmoid", "linear")
+
+LIKELIHOODS = ("gaussian", "mse", "bernoulli")
+
+# Keras's optimizers, and what each one's variables are, in Keras's order: a count, a
+# number, or as many numbers as there are weights.
+OPTIMIZERS = {
+    "adagrad": ("count", "weights"),
+    "adam": ("count", "weights", "weights"),
+    "adamax": ("count", "weights", "weights"),
+    "adamw": ("count", "weights", "weights"),
+    "lion": ("count", "weights"),
+    "nadam": ("count", "weights", "weights", "number"),
+    "rmsprop": ("count", "weights"),
+    "sgd": ("count",),
+}
+
+# What mixed_float16 has before these, to keep gradients within its range.
+LOSS_SCALE_VARIABLES = ("count", "number", "count", "number")
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 

@@ -77,7 +77,7 @@ class FitTasks:
         X: Any,
         y: Any,
         describe: Callable[[Outcome], dict[str, Any]],
-        optional: set[str],
+        optional: frozenset[str],
     ) -> None:
         self._shown = {"estimator": estimator, "X": X, "y": y}
         self._describe = describe

@@ -17,11 +17,23 @@ from sklearn.base import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_scalar
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from skvae.architecture import DTYPE_POLICIES, OPTIMIZERS, Architecture
+from skvae import state as saved
+from skvae.architecture import (
+    ACTIVATIONS,
+    DTYPE_POLICIES,
+    LIKELIHOODS,
+    OPTIMIZERS,
+    Architecture,
+)
 from skvae.callbacks import CallbackSupportMixin, FitTasks
 from skvae.collapse import collapse_message
 from skvae.draws import Stream, stream
@@ -51,9 +63,6 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-
-# Attributes that not every fit leaves.
-_OPTIONAL = {"noise_variance_", "feature_names_in_", "sampler_"}
 
 
 def _can_fit_partially(estimator: ConvVAE) -> bool:
@@ -154,7 +163,8 @@ class ConvVAE(
         where the processor has them (bfloat16: AVX-512 BF16, AMX; float16: GPUs), and
         float32 where sums in 16 bits would make gradients wrong. Weights, latents,
         losses and scores are float32 or wider all the same. float16 has a smaller
-        range: Keras's LossScaleOptimizer keeps gradients within it.
+        range: Keras's LossScaleOptimizer keeps gradients within it, which "nadam"
+        cannot be used with.
     warm_start : bool, default=False
         Whether `fit` trains `epochs` more epochs from where the last one ended.
     random_state : int, RandomState instance or None, default=None
@@ -255,8 +265,8 @@ class ConvVAE(
         "hidden_layers": [_COUNT],
         "kernel_size": [_COUNT],
         "input_shape": [tuple, list, None],
-        "last_activation": [StrOptions({"sigmoid", "linear"})],
-        "likelihood": [StrOptions({"gaussian", "mse", "bernoulli"})],
+        "last_activation": [StrOptions(set(ACTIVATIONS))],
+        "likelihood": [StrOptions(set(LIKELIHOODS))],
         "beta": [_NOT_NEGATIVE],
         "kl_warmup_epochs": [Interval(Integral, 0, None, closed="left")],
         "free_bits": [_NOT_NEGATIVE],
@@ -637,6 +647,20 @@ class ConvVAE(
         """Number of columns of `transform`, for `get_feature_names_out`."""
         return int(self._state_["architecture"]["latent_dim"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        return saved.with_format(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        cls = type(self)
+        names = frozenset(cls().get_params(deep=False))
+        state = saved.checked(state, names, frozenset(dir(cls)))
+        if saved.FITTED & state.keys():
+            parameters = {name: state[name] for name in names}
+            validate_parameter_constraints(
+                self._parameter_constraints, parameters, cls.__name__
+            )
+        super().__setstate__(state)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -661,7 +685,7 @@ class ConvVAE(
             X,
             y,
             lambda outcome: job.fitted(outcome, is_brief=True)[0],
-            _OPTIONAL,
+            saved.OPTIONAL,
         )
         with Report(int(self.verbose), epochs, job.start.n_epochs) as report:
             outcome = training.fit(
@@ -684,6 +708,13 @@ class ConvVAE(
 
         if X_val is not None and not self.early_stopping:
             msg = "X_val is what early stopping watches: set early_stopping=True."
+            raise ValueError(msg)
+        if self.optimizer == "nadam" and self.dtype_policy == "mixed_float16":
+            # Keras's LossScaleOptimizer leaves one of its variables out.
+            msg = (
+                "optimizer='nadam' cannot train with dtype_policy='mixed_float16', for "
+                "Keras does not give all of its state then. Use optimizer='adam'."
+            )
             raise ValueError(msg)
         sampler = self._new_sampler()
         # What scikit-learn records of X goes to another estimator at first.
@@ -747,7 +778,7 @@ class ConvVAE(
     def _take_over(self, fitted: dict[str, Any]) -> None:
         """Replace all that was fitted before."""
         self.__dict__.update(fitted)
-        for name in _OPTIONAL - set(fitted):
+        for name in saved.OPTIONAL - set(fitted):
             self.__dict__.pop(name, None)
 
     def _warn_of_collapse(self) -> None:

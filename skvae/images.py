@@ -76,6 +76,13 @@ class ImageLayout:
         return rows.reshape(len(rows), *self.image_shape)
 
 
+def caller_shapes(image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    """Shapes that one image of that (height, width, channels) may come in."""
+    height, width, channels = image_shape
+    shapes: list[tuple[int, ...]] = [(math.prod(image_shape),), image_shape]
+    return [*shapes, (height, width)] if channels == 1 else shapes
+
+
 def infer_layout(
     shape: tuple[int, ...], image_shape: tuple[int, int, int] | None
 ) -> ImageLayout:

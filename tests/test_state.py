@@ -1,0 +1,302 @@
+"""States and files: what is whole loads equal, what is not is refused by name."""
+
+import copy
+import io
+import pickle
+import random
+import re
+import tracemalloc
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from helpers import TINY, assert_same_fit
+from sklearn.mixture import GaussianMixture
+
+from skvae import ConvVAE
+from skvae.architecture import DTYPE_POLICIES, LOSS_SCALE_VARIABLES, OPTIMIZERS
+from skvae.state import FORMAT, FORMAT_NAME
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return np.random.default_rng(0).random((40, 64))
+
+
+@pytest.fixture(scope="module")
+def kinds(rows):
+    """Fitted estimators whose states have all that there is."""
+    names = [f"pixel{i}" for i in range(64)]
+    return [
+        ConvVAE(**TINY, early_stopping=True).fit(pd.DataFrame(rows, columns=names)),
+        ConvVAE(**TINY, likelihood="bernoulli", optimizer="nadam").fit(rows),
+        ConvVAE(**TINY, dtype_policy="mixed_float16").fit(rows.reshape(-1, 8, 8)),
+    ]
+
+
+def loaded(state):
+    vae = ConvVAE.__new__(ConvVAE)
+    vae.__setstate__(state)
+    return vae
+
+
+def assert_equal(vae, other):
+    """All that was given and fitted is the same, to the bit."""
+    assert repr(vae.get_params()) == repr(other.get_params())
+    assert_same_fit(vae, other)
+    ours, theirs = vars(vae), vars(other)
+    assert ours.keys() == theirs.keys()
+    for name in ("n_features_in_", "input_shape_", "value_range_"):
+        assert ours[name] == theirs[name]
+    private, their_private = dict(vae._state_), dict(other._state_)
+    arrays, their_arrays = (p.pop("optimizer_arrays") for p in (private, their_private))
+    assert private == their_private
+    for array, their_array in zip(arrays, their_arrays, strict=True):
+        np.testing.assert_array_equal(array, their_array)
+
+
+def places(state, path=()):
+    """Paths to every entry of nested dicts, lists and tuples."""
+    entries = state.items() if isinstance(state, dict) else enumerate(state)
+    for name, value in entries:
+        yield (*path, name)
+        if isinstance(value, dict | list | tuple):
+            yield from places(value, (*path, name))
+
+
+def replaced(state, path, change):
+    """A copy of nested containers in which `change` was done to one entry."""
+    name, *rest = path
+    container = list(state) if isinstance(state, tuple) else copy.copy(state)
+    if rest:
+        container[name] = replaced(state[name], rest, change)
+    else:
+        change(container, name)
+    return tuple(container) if isinstance(state, tuple) else container
+
+
+def remove(container, name):
+    del container[name]
+
+
+def add(container, name):
+    if isinstance(container, list):
+        container.append(container[name])
+    else:
+        container["surplus"] = container[name]
+
+
+def shadow(container, name):
+    if isinstance(container, dict):
+        container["transform"] = container[name]
+    else:
+        remove(container, name)
+
+
+def retype(container, name):
+    value = container[name]
+    if isinstance(value, np.ndarray):
+        other = "int64" if value.dtype != np.int64 else "float32"
+        container[name] = value.astype(other) if value.dtype != object else list(value)
+    else:
+        others = [object(), b"bytes", {1: 2}, "text", 1j, [None], 7.5]
+        container[name] = random.choice(
+            [other for other in others if type(other) is not type(value)]
+        )
+
+
+def reshape(container, name):
+    value = container[name]
+    if isinstance(value, np.ndarray):
+        container[name] = value[np.newaxis]
+    elif isinstance(value, list | tuple) and value:
+        container[name] = type(value)([*value, value[-1]])
+    else:
+        retype(container, name)
+
+
+def enlarge(container, name):
+    """A declared size without what it takes."""
+    value = container[name]
+    if type(value) is int:
+        container[name] = random.choice([10**3, 10**9, 10**18, 2**100]) + value
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        container[name] = np.broadcast_to(value, (10**9, *value.shape))
+    else:
+        retype(container, name)
+
+
+def not_finite(container, name):
+    value = container[name]
+    if isinstance(value, np.ndarray) and value.dtype == np.float32:
+        container[name] = value.copy()
+        container[name].ravel()[-1:] = random.choice([np.nan, np.inf])
+    else:
+        container[name] = -np.inf
+
+
+def negate(container, name):
+    value = container[name]
+    is_number = type(value) in (int, float) and value != 0
+    container[name] = -value if is_number else None
+
+
+CHANGES = [remove, add, shadow, retype, reshape, enlarge, not_finite, negate]
+
+
+@pytest.mark.filterwarnings("ignore:X (has|does not have) :UserWarning")
+def test_a_thousand_changed_states_are_refused_by_name_or_work(kinds, rows):
+    random.seed(0)
+    states = [vae.__getstate__() for vae in kinds]
+    paths = [list(places(state)) for state in states]
+    messages = []
+    tracemalloc.start()
+    for _ in range(1000):
+        i = random.randrange(len(states))
+        path, change = random.choice(paths[i]), random.choice(CHANGES)
+        state = replaced(states[i], path, change)
+        try:
+            vae = loaded(state)
+        except ValueError as error:
+            messages.append((path, change, str(error)))
+        else:
+            z = vae.transform(rows)
+            assert np.isfinite(z).all()
+            assert np.isfinite(vae.inverse_transform(z)).all()
+            assert np.isfinite(vae.score_samples(rows[:3], n_draws=2)).all()
+            assert len(vae.sample(2)) == 2
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(messages) > 600
+    fields = {"state", *states[0], *states[1], *states[2]}
+    for path, change, message in messages:
+        found = re.match(
+            r"This ConvVAE cannot be loaded: (?:parameter )?(\w+)"
+            r"|The '(\w+)' parameter of ConvVAE",
+            message,
+        )
+        assert found, (path, change, message)
+        assert set(found.groups()) & fields, (path, change, message)
+    assert peak < 50 * 2**20
+
+
+def test_states_in_any_order_and_with_attributes_of_ones_own_load_equal(kinds):
+    for vae in map(copy.copy, kinds):
+        state = vae.__getstate__()
+        assert_equal(loaded(state), vae)
+        backwards = dict(reversed(state.items()))
+        for name in ("weights_", "history_", "_state_"):
+            backwards[name] = dict(reversed(backwards[name].items()))
+        assert_equal(loaded(backwards), vae)
+        vae.note = "mine"
+        assert pickle.loads(pickle.dumps(vae)).note == "mine"
+
+
+def test_a_refused_state_changes_nothing(kinds):
+    vae = copy.copy(kinds[0])
+    before = dict(vars(vae))
+    with pytest.raises(ValueError, match="n_iter_"):
+        vae.__setstate__({**vae.__getstate__(), "n_iter_": 0})
+    assert vars(vae) == before
+
+
+def test_a_newer_format_and_none_are_named(kinds):
+    state = kinds[0].__getstate__()
+    with pytest.raises(ValueError, match="newer version of skvae, in format 2"):
+        loaded({**state, FORMAT_NAME: FORMAT + 1})
+    del state[FORMAT_NAME]
+    with pytest.raises(ValueError, match=FORMAT_NAME):
+        loaded(state)
+
+
+def test_parameters_that_do_not_fit_are_for_fit_to_refuse_until_there_is_one(rows):
+    """A search in processes sends estimators that nobody has looked at yet."""
+    vae = pickle.loads(pickle.dumps(ConvVAE(latent_dim=0)))
+    with pytest.raises(ValueError, match="latent_dim"):
+        vae.fit(rows)
+    vae = ConvVAE(**TINY).fit(rows).set_params(latent_dim=0)
+    with pytest.raises(ValueError, match="latent_dim"):
+        pickle.loads(pickle.dumps(vae))
+
+
+@pytest.mark.parametrize("dtype_policy", DTYPE_POLICIES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimizers_have_the_variables_that_are_said(rows, optimizer, dtype_policy):
+    vae = ConvVAE(**{**TINY, "epochs": 1}, optimizer=optimizer)
+    vae.set_params(dtype_policy=dtype_policy)
+    if (optimizer, dtype_policy) == ("nadam", "mixed_float16"):
+        with pytest.raises(ValueError, match="Use optimizer='adam'"):
+            vae.fit(rows)
+        return
+    vae.fit(rows)
+    n_weights = sum(weight.size for weight in vae.weights_.values())
+    kinds = {("int64", ()): "count", ("float32", ()): "number"}
+    kinds["float32", (n_weights,)] = "weights"
+    arrays = vae._state_["optimizer_arrays"]
+    expected = OPTIMIZERS[optimizer]
+    if dtype_policy == "mixed_float16":
+        expected = LOSS_SCALE_VARIABLES + expected
+    assert tuple(kinds[a.dtype.name, a.shape] for a in arrays) == expected
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_skops_needs_to_trust_one_type_alone(kinds, rows):
+    for vae in [*kinds, ConvVAE(random_state=np.random.RandomState(0))]:
+        dumped = skops.io.dumps(vae)
+        assert skops.io.get_untrusted_types(data=dumped) == ["skvae.estimator.ConvVAE"]
+        other = skops.io.loads(dumped, trusted=["skvae.estimator.ConvVAE"])
+        if vae in kinds:
+            assert_equal(other, vae)
+            np.testing.assert_array_equal(other.transform(rows), vae.transform(rows))
+    vae = ConvVAE(**TINY, sampler=GaussianMixture(2)).fit(rows)
+    other = skops.io.loads(skops.io.dumps(vae), trusted=["skvae.estimator.ConvVAE"])
+    np.testing.assert_array_equal(other.sample(3), vae.sample(3))
+
+
+def test_cut_and_flipped_skops_files_are_refused_or_equal(kinds):
+    """A zip file has checksums of what is in it, but not of all that is around."""
+    random.seed(0)
+    vae, whole = kinds[0], skops.io.dumps(kinds[0])
+    n_refused = 0
+    for i in range(200):
+        damaged = bytearray(whole)
+        if i % 4:
+            damaged[random.randrange(len(damaged))] ^= 1 << random.randrange(8)
+        else:
+            del damaged[random.randrange(len(damaged)) :]
+        try:
+            other = skops.io.loads(bytes(damaged), trusted=["skvae.estimator.ConvVAE"])
+        except Exception:  # noqa: BLE001  zipfile's, json's and skops's own
+            n_refused += 1
+        else:
+            assert_equal(other, vae)
+    assert n_refused > 150
+
+
+@pytest.mark.parametrize("compress", [0, 3])
+def test_cut_joblib_files_are_refused(kinds, compress):
+    buffer = io.BytesIO()
+    joblib.dump(kinds[0], buffer, compress=compress)
+    whole = buffer.getvalue()
+    for n in np.linspace(0, len(whole) - 1, 20, dtype=int):
+        try:
+            other = joblib.load(io.BytesIO(whole[:n]))
+        except (EOFError, ValueError, pickle.UnpicklingError, OSError):
+            continue
+        assert compress, "a cut file without checksum was believed"
+        assert_equal(other, kinds[0])
+
+
+def test_the_file_of_format_1_loads():
+    vae = joblib.load(DATA / "format-1.joblib")
+    with np.load(DATA / "format-1.npz") as expected:
+        z = vae.transform(expected["images"])
+        np.testing.assert_allclose(z, expected["z"], atol=1e-5)
+        decoded = vae.inverse_transform(expected["z"])
+        np.testing.assert_allclose(decoded, expected["decoded"], atol=1e-4)
+        assert vae.partial_fit(expected["images"]).n_iter_ == 4
