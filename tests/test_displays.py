@@ -126,6 +126,15 @@ def test_the_worst_are_those_of_the_highest_error(layout, monkeypatch):
     np.testing.assert_allclose(display.reconstructions, decoded, rtol=1e-5)
 
 
+def test_errors_of_large_values_are_finite(images):
+    X = (images * 1e25).astype(np.float32)
+    vae = ConvVAE(**TINY).fit(X)
+    display = ReconstructionDisplay.from_estimator(vae, X, select="worst")
+    np.testing.assert_allclose(
+        display.errors, image_errors(vae, X)[display.indices], rtol=1e-4
+    )
+
+
 def test_random_rows_come_from_the_seed_in_their_order(layout):
     vae, X, image_shape = layout
 
@@ -248,6 +257,13 @@ def test_each_original_is_over_its_reconstruction(images, fitted):
         np.testing.assert_array_equal(pair[:8], display.images[i, ..., 0])
         np.testing.assert_allclose(pair[9:], display.reconstructions[i, ..., 0])
         assert pair.mask[8].all()
+
+
+def test_colours_beyond_the_value_range_are_its_ends(caplog):
+    images = np.array([-9, 0, 2, 3, 4, 9.0]).reshape(1, 1, 2, 3).repeat(2, axis=1)
+    shown = SampleDisplay(images, value_range=(2, 4)).plot().im_.get_array()
+    np.testing.assert_allclose(shown[0, :, :3], [[0, 0, 0], [0.5, 1, 1]])
+    assert not caplog.records  # matplotlib would cut them off, and say so
 
 
 def test_four_channels_have_an_alpha_and_others_can_be_chosen():
@@ -552,6 +568,8 @@ def test_two_fits_are_drawn_in_the_same_axes(fitted):
     assert len(first.axes_[1].lines) == 2
     with pytest.raises(ValueError, match=r"ax=display\.axes_"):
         TrainingDisplay.from_estimator(fitted, ax=first.bounding_ax_)
+    with pytest.raises(ValueError, match="one matplotlib Axes or two, got 3"):
+        TrainingDisplay.from_estimator(fitted, ax=[*first.axes_, first.bounding_ax_])
 
 
 # All of them.

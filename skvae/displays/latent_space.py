@@ -54,6 +54,8 @@ class LatentSpaceDisplay:
 
     Notes
     -----
+    Axes along latent dimensions are named by their number and their KL in nats.
+
     Strings, bools and up to 20 different whole numbers are classes, with a colour each.
     Other numbers are drawn on a continuous scale.
 

@@ -66,6 +66,9 @@ class ManifoldDisplay:
 
     Notes
     -----
+    Axes name dimensions by their number and, in brackets, their KL in nats; of many,
+    those for which there is room.
+
     Images with three channels are drawn in colour, with four as red, green, blue and
     alpha; of any other number the mean is drawn in grey. Of images more than twice as
     wide as high, strips for example, the rows of a traversal are drawn as columns, from

@@ -88,12 +88,15 @@ class TrainingDisplay:
         ImportError
             Without matplotlib.
         ValueError
-            If the axes were divided before.
+            If the axes were divided before, or are neither one nor two.
         """
         check_matplotlib(type(self).__name__)
         from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  an extra
 
         if isinstance(ax, np.ndarray | list | tuple):
+            if len(ax) != 2:
+                msg = f"ax must be one matplotlib Axes or two, got {len(ax)}."
+                raise ValueError(msg)
             self.bounding_ax_ = None
             upper, lower = (axes_for(type(self).__name__, each) for each in ax)
         else:
