@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from inspect import signature
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -648,18 +649,22 @@ class ConvVAE(
         return int(self._state_["architecture"]["latent_dim"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return saved.with_format(super().__getstate__())
+        state = super().__getstate__()
+        self._check_parameters_of(state)  # while they can still be set right
+        return saved.with_format(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        cls = type(self)
-        names = frozenset(cls().get_params(deep=False))
-        state = saved.checked(state, names, frozenset(dir(cls)))
-        if saved.FITTED & state.keys():
-            parameters = {name: state[name] for name in names}
-            validate_parameter_constraints(
-                self._parameter_constraints, parameters, cls.__name__
-            )
+        parameters = frozenset(signature(type(self)).parameters)
+        state = saved.checked(state, parameters, frozenset(dir(type(self))))
+        self._check_parameters_of(state)
         super().__setstate__(state)
+
+    def _check_parameters_of(self, state: dict[str, Any]) -> None:
+        """See that a fitted estimator's parameters are valid, as `fit` does."""
+        if state.keys() >= saved.FITTED:
+            names = self._parameter_constraints
+            parameters = {name: state[name] for name in names}
+            validate_parameter_constraints(names, parameters, type(self).__name__)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

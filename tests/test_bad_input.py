@@ -122,8 +122,8 @@ def test_bad_fits_are_refused(parameters, X, message, is_fitted):
     vae = ConvVAE(**TINY)
     if is_fitted:
         vae.fit(GOOD)
+    before = copy.deepcopy(vae).set_params(**parameters)
     vae.set_params(**parameters)
-    before = copy.deepcopy(vae)
     with pytest.raises((ValueError, TypeError), match=message):
         vae.fit(X)
     assert_unchanged(vae, before)

@@ -219,9 +219,14 @@ def test_parameters_that_do_not_fit_are_for_fit_to_refuse_until_there_is_one(row
     vae = pickle.loads(pickle.dumps(ConvVAE(latent_dim=0)))
     with pytest.raises(ValueError, match="latent_dim"):
         vae.fit(rows)
-    vae = ConvVAE(**TINY).fit(rows).set_params(latent_dim=0)
+    vae = ConvVAE(**TINY).fit(rows)
+    state = vae.__getstate__()
     with pytest.raises(ValueError, match="latent_dim"):
-        pickle.loads(pickle.dumps(vae))
+        loaded({**state, "latent_dim": 0})
+    # What could not be loaded is not saved.
+    with pytest.raises(ValueError, match="latent_dim"):
+        pickle.dumps(vae.set_params(latent_dim=0))
+    assert pickle.loads(pickle.dumps(vae.set_params(latent_dim=3))).n_iter_ == 3
 
 
 @pytest.mark.parametrize("dtype_policy", DTYPE_POLICIES)
