@@ -358,8 +358,9 @@ def test_a_transformer_brings_all_latents_to_two(images):
     pca.fit(Z[:9])
     display = LatentSpaceDisplay.from_estimator(vae, images, projection=pca)
     np.testing.assert_allclose(display.points, pca.transform(Z), atol=1e-6)
-    display = LatentSpaceDisplay.from_estimator(vae, images, projection=Embedding())
-    np.testing.assert_array_equal(display.points, Z[:, ::2])
+    for embedding in (Embedding(), Embedding().fit(Z)):
+        display = LatentSpaceDisplay.from_estimator(vae, images, projection=embedding)
+        np.testing.assert_array_equal(display.points, Z[:, ::2])
 
 
 @pytest.mark.parametrize(
