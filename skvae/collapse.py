@@ -34,7 +34,7 @@ def collapse_message(
     latent_kl : (latent_dim,)
         Mean KL of each latent dimension, in nats.
     parameters : mapping
-        The estimator's parameters.
+        The estimator's parameters, among others.
     n_steps : int
         Steps that the optimizer has taken.
     """

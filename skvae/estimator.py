@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from inspect import signature
+from inspect import Parameter, signature
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -32,6 +33,7 @@ from skvae.architecture import (
     ACTIVATIONS,
     DTYPE_POLICIES,
     LIKELIHOODS,
+    LOSS_SCALE_VARIABLES,
     OPTIMIZERS,
     Architecture,
 )
@@ -52,13 +54,11 @@ from skvae.sampler import draw_latents
 from skvae.storage import Selection, StoredArray, StoredImages, is_stored
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from skvae.inference import FittedNetwork
     from skvae.job import Job
     from skvae.network import KerasModels
 
-    Images = ArrayLike | StoredArray
+Images: TypeAlias = ArrayLike | StoredArray
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
@@ -654,17 +654,20 @@ class ConvVAE(
         return saved.with_format(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        parameters = frozenset(signature(type(self)).parameters)
-        state = saved.checked(state, parameters, frozenset(dir(type(self))))
+        kinds = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
+        parameters = signature(type(self)).parameters.values()
+        names = {each.name for each in parameters if each.kind not in kinds}
+        methods = {name for name in dir(ConvVAE) if callable(getattr(ConvVAE, name))}
+        state = saved.checked(state, names, methods)
         self._check_parameters_of(state)
         super().__setstate__(state)
 
     def _check_parameters_of(self, state: dict[str, Any]) -> None:
         """See that a fitted estimator's parameters are valid, as `fit` does."""
-        if state.keys() >= saved.FITTED:
-            names = self._parameter_constraints
-            parameters = {name: state[name] for name in names}
-            validate_parameter_constraints(names, parameters, type(self).__name__)
+        if saved.is_fitted(state):
+            constraints = self._parameter_constraints
+            parameters = {name: state[name] for name in constraints.keys() & state}
+            validate_parameter_constraints(constraints, parameters, type(self).__name__)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -787,10 +790,11 @@ class ConvVAE(
             self.__dict__.pop(name, None)
 
     def _warn_of_collapse(self) -> None:
-        parameters = self.get_params(deep=False)
-        # The optimizer's first variable counts its steps.
-        n_steps = int(self._state_["optimizer_arrays"][0])
-        message = collapse_message(self.latent_kl_, parameters, n_steps)
+        # The optimizer's own first variable counts its steps.
+        is_scaled = self.dtype_policy == "mixed_float16"
+        first = len(LOSS_SCALE_VARIABLES) if is_scaled else 0
+        n_steps = int(self._state_["optimizer_arrays"][first])
+        message = collapse_message(self.latent_kl_, vars(self), n_steps)
         if message:
             warn_user(message, PosteriorCollapseWarning)
 

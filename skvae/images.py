@@ -108,7 +108,7 @@ def infer_layout(
             f"{shape} instead. Reshape your data: X.reshape(1, -1) if it is one image."
         )
         raise ValueError(msg)
-    caller_shape = tuple(shape[1:])
+    caller_shape = tuple(map(int, shape[1:]))  # a storage's own may be of numpy's
     if image_shape is None:
         return ImageLayout(_guess_image_shape(caller_shape), caller_shape)
     n_pixels = math.prod(image_shape)

@@ -60,13 +60,15 @@ class Job:
             is_brief=is_brief,
             with_latents=self.sampler is not None,
         )
+        latent_kl = posterior.kl.astype(np.float32)
+        training.check_converged(outcome, latent_kl)
         fitted = {
             "weights_": architecture.unpack(end.weights),
             "history_": _joined(self.earlier_history, outcome.history),
             "n_iter_": end.n_epochs,
             "input_shape_": architecture.image_shape,
             "value_range_": self.data.value_range,
-            "latent_kl_": posterior.kl.astype(np.float32),
+            "latent_kl_": latent_kl,
             **self.recorded,
             "_state_": {
                 "architecture": asdict(architecture),

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
+
+# What Pillow raises on broken files, and on what cameras note in them.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def read_pictures(
@@ -73,4 +84,7 @@ def _pixels(picture: Image.Image, size: tuple[int, int], mode: str) -> np.ndarra
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
         upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if upright.has_transparency_data:  # as on white paper
+        paper = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(paper, upright.convert("RGBA"))
     return np.asarray(upright.convert(mode).resize((width, height)))

@@ -34,9 +34,9 @@ class Report:
         self._verbose = verbose
         self._epochs = epochs
         self._n_epochs_before = n_epochs_before
-        self._is_bar = verbose == 1 and sys.stdout.isatty()
-        # The bar or line that stands for the newest state, and if it is to be seen yet.
-        self._text = ""
+        self._is_bar = verbose == 1 and sys.stdout is not None and sys.stdout.isatty()
+        # The newest state, and whether it is to be seen yet.
+        self._newest: tuple[float, str] = 0.0, ""
         self._is_shown = True
         self._n_tenths = 0
         # When what time was left can be told from: the first call of a graph traces it.
@@ -46,10 +46,15 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_bar and self._text:
+        n_epochs, losses = self._newest
+        text = f"{self._epoch(n_epochs)}{losses}"  # no time is left
+        if not losses:
+            return
+        if self._is_bar:
+            self._draw_bar(n_epochs / self._epochs, text)
             print(flush=True)
         elif not self._is_shown:
-            print(self._text, flush=True)
+            print(f"[ConvVAE] {text}", flush=True)
 
     def update(self, n_epochs: float, losses: Mapping[str, float]) -> None:
         """Take notice of how far training is.
@@ -61,18 +66,18 @@ class Report:
         losses : dict of str to float
             Those of the epoch that is over, or is under way.
         """
-        if not self._verbose:
+        if not self._verbose or n_epochs == self._newest[0]:
             return
         now = time.monotonic()
         if self._first is None:
             self._first = now, n_epochs
-        texts = [self._epoch(n_epochs), self._time_left(now, n_epochs)]
-        texts += [
-            f"{name} {losses[name]:.4g}"
+        shown = "".join(
+            f", {name} {losses[name]:.4g}"
             for name in ("loss", "val_loss")
             if name in losses
-        ]
-        text = ", ".join(filter(None, texts))
+        )
+        self._newest = n_epochs, shown
+        text = f"{self._epoch(n_epochs)}{self._time_left(now, n_epochs)}{shown}"
         if self._is_bar:
             self._draw_bar(n_epochs / self._epochs, text)
         else:
@@ -82,11 +87,10 @@ class Report:
         n_columns = shutil.get_terminal_size().columns - 1
         width = min(_BAR_WIDTH, n_columns // 3)
         filled = int(width * part)
-        self._text = f"[{'#' * filled}{'.' * (width - filled)}] {text}"[:n_columns]
-        print(f"\r{self._text}\033[K", end="", flush=True)
+        bar = f"[{'#' * filled}{'.' * (width - filled)}] {text}"
+        print(f"\r{bar[:n_columns]}\033[K", end="", flush=True)
 
     def _print_line(self, n_epochs: float, text: str) -> None:
-        self._text = f"[ConvVAE] {text}"
         n_tenths = int(10 * n_epochs / self._epochs)
         if self._verbose == 1:
             self._is_shown = n_tenths > self._n_tenths
@@ -94,14 +98,14 @@ class Report:
             self._is_shown = n_epochs == int(n_epochs)
         self._n_tenths = n_tenths
         if self._is_shown:
-            print(self._text, flush=True)
+            print(f"[ConvVAE] {text}", flush=True)
 
     def _epoch(self, n_epochs: float) -> str:
         """Which epoch is under way, or has just ended; in percent if it is long."""
         is_over = n_epochs == int(n_epochs)
         number = self._n_epochs_before + int(n_epochs) + (not is_over)
         text = f"epoch {number}/{self._n_epochs_before + self._epochs}"
-        return text if is_over else f"{text} ({n_epochs % 1:.0%})"
+        return text if is_over else f"{text} ({int(100 * (n_epochs % 1))}%)"
 
     def _time_left(self, now: float, n_epochs: float) -> str:
         started, n_before = self._first or (now, n_epochs)
@@ -110,5 +114,5 @@ class Report:
         left = (now - started) / (n_epochs - n_before) * (self._epochs - n_epochs)
         for unit, seconds in (("h", 3600), ("min", 60)):
             if left >= 2 * seconds:
-                return f"{left / seconds:.0f} {unit} left"
-        return f"{left:.0f} s left"
+                return f", {left / seconds:.0f} {unit} left"
+        return f", {left:.0f} s left"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections.abc import Iterable, Set
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -21,7 +22,7 @@ from skvae.architecture import (
     OPTIMIZERS,
     Architecture,
 )
-from skvae.images import caller_shapes
+from skvae.images import caller_shapes, parse_value_range
 
 # Raised with each change after which states of before need another treatment.
 FORMAT = 1
@@ -66,9 +67,7 @@ def with_format(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, FORMAT_NAME: FORMAT}
 
 
-def checked(
-    state: Any, parameters: frozenset[str], reserved: frozenset[str]
-) -> dict[str, Any]:
+def checked(state: Any, parameters: Set[str], methods: Set[str]) -> dict[str, Any]:
     """What comes from a file, without the format, and None for nothing left out.
 
     Parameters
@@ -77,8 +76,8 @@ def checked(
         Attributes by their names.
     parameters : set of str
         Names of the estimator's parameters.
-    reserved : set of str
-        Names that no further attributes may have.
+    methods : set of str
+        Names that nothing else than a function may have.
 
     Raises
     ------
@@ -87,7 +86,7 @@ def checked(
         cannot.
     """
     if not isinstance(state, dict):
-        _fail("state", state, "a dict")
+        _refuse("state", state, "a dict")
     _check_format(state.get(FORMAT_NAME))
     state = {
         name: value
@@ -96,17 +95,29 @@ def checked(
     }
     for name in sorted(parameters - state.keys()):
         _fail(f"parameter {name}", "missing", "a value")
-    for name in state.keys() - parameters - FITTED - OPTIONAL:
-        if not isinstance(name, str) or name in reserved:
-            _fail("state", name, "no attribute of that name")
-    if state.keys() & (FITTED | OPTIONAL):
+    for name, value in state.items():
+        if not isinstance(name, str):
+            _refuse("state", name, "names of attributes")
+        if name in methods and not callable(value):
+            _refuse(name, value, "a method")
+    if is_fitted(state):
         _check_fitted(state)
     return state
 
 
+def is_fitted(state: dict[str, Any]) -> bool:
+    """Whether a state claims to be that of a fitted estimator."""
+    return "weights_" in state or "_state_" in state
+
+
 def _check_format(number: Any) -> None:
-    if not _is_int(number) or number < 1:
-        _fail(FORMAT_NAME, number, f"a number from 1 to {FORMAT}")
+    if number is None:
+        msg = (
+            f"This ConvVAE cannot be loaded: {FORMAT_NAME} is missing. It was saved "
+            f"before formats had numbers, or not by skvae. Fit it anew."
+        )
+        raise ValueError(msg)
+    _check_count(FORMAT_NAME, number)
     if number > FORMAT:
         msg = (
             f"This ConvVAE was saved by a newer version of skvae, in format {number}; "
@@ -122,7 +133,7 @@ def _check_fitted(state: dict[str, Any]) -> None:
     private = _checked_dict("_state_", state["_state_"], _PRIVATE)
     weights = state["weights_"]
     if not isinstance(weights, dict):
-        _fail("weights_", weights, "a dict")
+        _refuse("weights_", weights, "a dict")
     architecture = _architecture(private["architecture"], len(weights))
     n_weights = _check_weights(weights, architecture)
     _check_training(private, architecture, n_weights)
@@ -137,12 +148,12 @@ def _architecture(value: Any, n_arrays: int) -> Architecture:
     names = {field.name for field in fields(Architecture)}
     values = _checked_dict(where, value, names)
     for name, choices in _CHOICES.items():
-        if values[name] not in choices:
-            _fail(f"{where}[{name!r}]", values[name], f"one of {', '.join(choices)}")
+        _check_choice(f"{where}[{name!r}]", values[name], choices)
     for name in ("latent_dim", "filters", "hidden_layers", "kernel_size"):
         _check_count(f"{where}[{name!r}]", values[name])
-    shape = values["image_shape"]
-    _check_counts(f"{where}['image_shape']", shape, 3)
+    _check_counts(f"{where}['image_shape']", values["image_shape"])
+    if len(values["image_shape"]) != 3:
+        _refuse(f"{where}['image_shape']", values["image_shape"], "three ints")
     # Before shapes are worked out layer by layer.
     n_expected = 2 * (2 * values["hidden_layers"] + 5)
     if n_arrays != n_expected:
@@ -163,39 +174,40 @@ def _check_training(
     private: dict[str, Any], architecture: Architecture, n_weights: int
 ) -> None:
     """See that training could go on."""
-    if not _is_int(private["seed"]) or private["seed"] < 0:
-        _fail("_state_['seed']", private["seed"], "a non-negative int")
+    if type(private["seed"]) is not int or private["seed"] < 0:
+        _refuse("_state_['seed']", private["seed"], "a non-negative int")
     _check_positive("_state_['noise_variance']", private["noise_variance"])
-    where, optimizer = "_state_['optimizer']", private["optimizer"]
-    if optimizer not in OPTIMIZERS:
-        _fail(where, optimizer, f"one of {', '.join(OPTIMIZERS)}")
+    optimizer = private["optimizer"]
+    _check_choice("_state_['optimizer']", optimizer, OPTIMIZERS)
     where, arrays = "_state_['optimizer_arrays']", private["optimizer_arrays"]
     expected = OPTIMIZERS[optimizer]
     if architecture.dtype_policy == "mixed_float16":
         expected = LOSS_SCALE_VARIABLES + expected
     if not isinstance(arrays, list) or len(arrays) != len(expected):
-        _fail(where, arrays, f"a list of {len(expected)} arrays")
+        _refuse(where, arrays, f"a list of {len(expected)} arrays")
     for i, (array, kind) in enumerate(zip(arrays, expected, strict=True)):
         shape = (n_weights,) if kind == "weights" else ()
         dtype = np.int64 if kind == "count" else np.float32
         _check_array(f"{where}[{i}]", array, shape, dtype)
+        if kind == "count" and array < 0:
+            _refuse(f"{where}[{i}]", array, "a count")
 
 
 def _check_history(history: Any, n_epochs: Any) -> None:
     _check_count("n_iter_", n_epochs)
     if not isinstance(history, dict):
-        _fail("history_", history, "a dict")
+        _refuse("history_", history, "a dict")
     _checked_dict("history_", history, _LOSSES | (history.keys() & {"val_loss"}))
     for name, values in history.items():
         where = f"history_[{name!r}]"
         if not isinstance(values, list) or len(values) != n_epochs:
-            _fail(where, values, f"a list of {reprlib.repr(n_epochs)} floats")
+            _refuse(where, values, f"a list of {reprlib.repr(n_epochs)} floats")
         for value in values:
             # A validation loss is missing for epochs without early stopping.
             if type(value) is not float or not (
                 math.isfinite(value) or (name == "val_loss" and math.isnan(value))
             ):
-                _fail(where, value, "finite floats")
+                _refuse(where, value, "finite floats")
 
 
 def _check_images(
@@ -203,19 +215,25 @@ def _check_images(
 ) -> None:
     """See that what is said of images agrees with the network's."""
     shape = architecture.image_shape
-    _check_equal("input_shape_", state["input_shape_"], shape)
-    _check_equal("n_features_in_", state["n_features_in_"], architecture.n_pixels)
+    _check_counts("input_shape_", state["input_shape_"])
+    _check_count("n_features_in_", state["n_features_in_"])
+    _check_counts("_state_['caller_shape']", caller_shape)
+    if state["input_shape_"] != shape:
+        _refuse("input_shape_", state["input_shape_"], str(shape))
+    if state["n_features_in_"] != architecture.n_pixels:
+        _refuse("n_features_in_", state["n_features_in_"], str(architecture.n_pixels))
     if caller_shape not in caller_shapes(shape):
         expected = " or ".join(map(str, caller_shapes(shape)))
-        _fail("_state_['caller_shape']", caller_shape, expected)
+        _refuse("_state_['caller_shape']", caller_shape, expected)
     value_range = state["value_range_"]
-    if (
-        not isinstance(value_range, tuple)
-        or [type(value) for value in value_range] != [float, float]
-        or not all(map(math.isfinite, value_range))
-        or value_range[0] >= value_range[1]
+    if not isinstance(value_range, tuple) or not all(
+        type(value) is float for value in value_range
     ):
-        _fail("value_range_", value_range, "two finite floats, the lower first")
+        _refuse("value_range_", value_range, "a tuple of two floats")
+    try:
+        parse_value_range(value_range)
+    except ValueError as error:
+        _fail("value_range_", f"refused ({error})", "one that fit would take")
     latent_shape = (architecture.latent_dim,)
     _check_array("latent_kl_", state["latent_kl_"], latent_shape, np.float32)
 
@@ -225,29 +243,29 @@ def _check_optional(state: dict[str, Any], architecture: Architecture) -> None:
     if architecture.likelihood != "bernoulli":
         _check_positive("noise_variance_", noise_variance)
     elif noise_variance is not None:
-        _fail("noise_variance_", noise_variance, "none, for bernoulli")
+        _refuse("noise_variance_", noise_variance, "none, for bernoulli")
     names = state.get("feature_names_in_")
     if names is not None:
         is_array = isinstance(names, np.ndarray) and names.dtype == object
         if not is_array or names.shape != (architecture.n_pixels,):
-            _fail("feature_names_in_", names, f"{architecture.n_pixels} names")
+            _refuse("feature_names_in_", names, f"{architecture.n_pixels} names")
         if not all(type(name) is str for name in names):
-            _fail("feature_names_in_", names, "an array of strings")
+            _refuse("feature_names_in_", names, "an array of strings")
     sampler = state.get("sampler_")
     if sampler is not None and (
         isinstance(sampler, type) or not hasattr(sampler, "sample")
     ):
-        _fail("sampler_", sampler, "an estimator that has sample")
+        _refuse("sampler_", sampler, "an estimator that has sample")
 
 
-def _checked_dict(where: str, value: Any, names: Any) -> dict[str, Any]:
+def _checked_dict(where: str, value: Any, names: Set[str]) -> dict[str, Any]:
     """See that a dict has these names and no others."""
     if not isinstance(value, dict):
-        _fail(where, value, "a dict")
+        _refuse(where, value, "a dict")
     for name in sorted(names - value.keys()):
         _fail(f"{where}[{name!r}]", "missing", "a value")
     for name in value.keys() - names:
-        _fail(where, name, "no entry of that name")
+        _refuse(where, name, "no entry of that name")
     return value
 
 
@@ -255,7 +273,7 @@ def _check_array(
     where: str, value: Any, shape: tuple[int, ...], dtype: type[np.generic]
 ) -> None:
     if not isinstance(value, np.ndarray):
-        _fail(where, value, "an array")
+        _refuse(where, value, "an array")
     if value.shape != shape or value.dtype != dtype:
         got = f"an array of shape {value.shape} and dtype {value.dtype}"
         _fail(where, got, f"shape {reprlib.repr(shape)} and dtype {dtype.__name__}")
@@ -263,36 +281,35 @@ def _check_array(
         _fail(where, "an array with NaN or infinity", "finite numbers")
 
 
-def _check_counts(where: str, value: Any, n: int) -> None:
-    if not isinstance(value, tuple) or len(value) != n:
-        _fail(where, value, f"a tuple of {n} positive ints")
+def _check_choice(where: str, value: Any, choices: Iterable[str]) -> None:
+    if type(value) is not str or value not in choices:
+        _refuse(where, value, f"one of {', '.join(choices)}")
+
+
+def _check_counts(where: str, value: Any) -> None:
+    if not isinstance(value, tuple):
+        _refuse(where, value, "a tuple of positive ints")
     for number in value:
         _check_count(where, number)
 
 
 def _check_count(where: str, value: Any) -> None:
-    if not _is_int(value) or value < 1:
-        _fail(where, value, "a positive int")
+    if type(value) is not int or value < 1:
+        _refuse(where, value, "a positive int")
 
 
 def _check_positive(where: str, value: Any) -> None:
     if type(value) is not float or not math.isfinite(value) or value <= 0:
-        _fail(where, value, "a positive float")
+        _refuse(where, value, "a positive float")
 
 
-def _check_equal(where: str, value: Any, expected: Any) -> None:
-    if type(value) is not type(expected) or value != expected:
-        _fail(where, value, repr(expected))
+def _refuse(where: str, value: Any, expected: str) -> NoReturn:
+    _fail(where, reprlib.repr(value), expected)
 
 
-def _is_int(value: Any) -> bool:
-    return type(value) is int
-
-
-def _fail(where: str, got: Any, expected: str) -> NoReturn:
-    text = got if isinstance(got, str) else reprlib.repr(got)
+def _fail(where: str, got: str, expected: str) -> NoReturn:
     msg = (
-        f"This ConvVAE cannot be loaded: {where} is {text}, expected {expected}. The "
+        f"This ConvVAE cannot be loaded: {where} is {got}, expected {expected}. The "
         f"file is damaged, or skvae did not write it."
     )
     raise ValueError(msg)

@@ -222,6 +222,21 @@ def _digest(
     return int.from_bytes(sha256(repr(facts).encode()).digest()[:4])
 
 
+def check_converged(outcome: Outcome, kl: np.ndarray) -> None:
+    """See that the last step, too, has left finite weights.
+
+    Its loss is that of the weights before it.
+
+    Raises
+    ------
+    ValueError
+        If weights, the optimizer's variables or the KL of the images are not finite.
+    """
+    end = outcome.progress
+    if not all(np.isfinite(a).all() for a in (kl, end.weights, *end.optimizer_arrays)):
+        raise ValueError(_diverged("weights are no finite numbers after the last step"))
+
+
 @dataclass(frozen=True)
 class Posterior:
     """Where the images that a network was trained on lie in its latent space.
@@ -498,11 +513,14 @@ class _Run:
 
 def _check_finite(loss: float, epoch: int) -> None:
     if not math.isfinite(loss):
-        msg = (
-            f"Training diverged: the loss was {loss} in epoch {epoch + 1}. Lower "
-            f"learning_rate, or see that value_range covers the data."
-        )
-        raise ValueError(msg)
+        raise ValueError(_diverged(f"the loss was {loss} in epoch {epoch + 1}"))
+
+
+def _diverged(how: str) -> str:
+    return (
+        f"Training diverged: {how}. Lower learning_rate, or see that value_range "
+        f"covers the data."
+    )
 
 
 class _EarlyStopping:

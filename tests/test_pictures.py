@@ -58,6 +58,14 @@ def test_pictures_are_turned_as_the_camera_was(tmp_path):
     np.testing.assert_array_equal(image[..., 0], np.rot90(pixels, -1))
 
 
+def test_what_is_transparent_is_white(tmp_path):
+    pixels = np.full((1, 3, 4), 100, np.uint8)
+    pixels[0, :, 3] = 0, 255, 51  # a fifth
+    Image.fromarray(pixels).save(tmp_path / "clear.png")
+    (image,), _ = read_pictures(tmp_path, (1, 3), is_grey=False)
+    assert image[0, :, 0].tolist() == [255, 100, 224]
+
+
 def test_sixteen_bits_become_eight(tmp_path):
     values = np.array([[0, 255, 256, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")

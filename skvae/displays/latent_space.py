@@ -220,7 +220,10 @@ def _check_projection(projection: Any, latent_dim: int) -> None:
     """See that it is a transformer, or two latent dimensions."""
     if isinstance(projection, tuple | list):
         if len(projection) != 2 or not all(
-            isinstance(i, Integral) and 0 <= int(i) < latent_dim for i in projection
+            isinstance(i, Integral)
+            and not isinstance(i, bool)
+            and 0 <= int(i) < latent_dim
+            for i in projection
         ):
             msg = (
                 f"projection must be two of the latent dimensions 0 to "

@@ -166,11 +166,15 @@ class TrainingDisplay:
         history = {name: np.array(each) for name, each in estimator.history_.items()}
         best_epoch = None
         if "val_loss" in history:
-            if estimator.likelihood == "mse":
+            # As fitted: the parameter may have been set anew.
+            architecture = estimator._state_["architecture"]
+            if architecture["likelihood"] == "mse":
                 low, high = estimator.value_range_
                 scale = math.log(math.sqrt(math.pi) * (high - low))
                 history["val_loss"] -= estimator.n_features_in_ * scale
-            best_epoch = _lowest(history["val_loss"], estimator.kl_warmup_epochs)
+            # NaN where training went on without early stopping.
+            if not math.isnan(history["val_loss"][-1]):
+                best_epoch = _lowest(history["val_loss"], estimator.kl_warmup_epochs)
         display = cls(history, best_epoch=best_epoch)
         return display.plot(ax, line_kwargs=line_kwargs)
 
