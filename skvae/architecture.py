@@ -14,8 +14,8 @@ ACTIVATIONS = ("sigmoid", "linear")
 
 LIKELIHOODS = ("gaussian", "mse", "bernoulli")
 
-# Keras's optimizers, and what each one's variables are, in Keras's order: a count, a
-# number, or as many numbers as there are weights.
+# Keras's optimizers, and what each one's variables are, in a trainer's order: a count,
+# a number, or as many numbers as there are weights.
 OPTIMIZERS = {
     "adagrad": ("count", "weights"),
     "adam": ("count", "weights", "weights"),

@@ -36,6 +36,10 @@ NOISE_VARIANCE_MIN_RATE = 0.05
 _WEIGHT = tf.TensorSpec((), tf.float32)
 
 
+def _is_number(variable: Any) -> bool:
+    return len(variable.shape) == 0 and variable.dtype == "float32"
+
+
 class Trainer:
     """Variables, optimizer and training graph of one network, for one fit at a time."""
 
@@ -68,6 +72,11 @@ class Trainer:
                 self._optimizer, initial_scale=FLOAT16_LOSS_SCALE
             )
         self._optimizer.build([self._weights])
+        # In Keras's order: their names depend on the host's name scopes. Versions put
+        # nadam's one number before or after the rest.
+        self._optimizer_variables = list(self._optimizer.variables)
+        if optimizer == "nadam":
+            self._optimizer_variables.sort(key=_is_number)
         self._new_optimizer = self._optimizer_arrays()
         self._steps = GraphFunction(
             self._train,
@@ -94,7 +103,7 @@ class Trainer:
         self._weights.assign(weights)
         self._noise_variance.assign(noise_variance)
         arrays = optimizer_arrays or self._new_optimizer
-        for variable, array in zip(self._optimizer.variables, arrays, strict=True):
+        for variable, array in zip(self._optimizer_variables, arrays, strict=True):
             variable.assign(array)
         self._learning_rate.assign(learning_rate)
 
@@ -161,8 +170,7 @@ class Trainer:
             ).numpy()
 
     def _optimizer_arrays(self) -> list[np.ndarray]:
-        # In Keras's order: their names depend on the host's name scopes.
-        return [np.array(variable.numpy()) for variable in self._optimizer.variables]
+        return [np.array(variable.numpy()) for variable in self._optimizer_variables]
 
     def _train(
         self,
