@@ -12,6 +12,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 # What Pillow raises on broken files, and on what cameras note in them.
 _BROKEN = (
+    AttributeError,
     OSError,
     SyntaxError,
     TypeError,
@@ -54,13 +55,7 @@ def read_pictures(
         try:
             with Image.open(path) as picture:
                 pixels = _pixels(picture, size, "L" if is_grey else "RGB")
-        # What Pillow raises on broken files.
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombError,
-        ) as error:
+        except _BROKEN as error:
             unreadable[path] = str(error)
         else:
             images[n_images] = pixels.reshape(images.shape[1:])

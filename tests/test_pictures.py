@@ -1,5 +1,8 @@
 """Folders of pictures."""
 
+import io
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -83,6 +86,25 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path):
     assert len(images) == 3
     assert [path.name for path in unreadable] == ["cut.png", "empty.jpeg", "text.jpg"]
     assert all(unreadable.values())
+
+
+# Pillow tells of them, too.
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_what_a_camera_notes_may_be_broken(tmp_path):
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "maker", 72.5
+    Image.new("L", (4, 4)).save(buffer, "JPEG", exif=exif)
+    whole = buffer.getvalue()
+    notes = range(whole.index(b"Exif") + 6, whole.index(b"\xff\xdb"))
+    for place, value in itertools.product(notes, (1, 2, 5, 11)):
+        damaged = bytearray(whole)
+        damaged[place] = value
+        (tmp_path / f"{place}-{value}.jpg").write_bytes(damaged)
+    images, unreadable = read_pictures(tmp_path, (4, 4), is_grey=True)
+    assert len(images) + len(unreadable) == 4 * len(notes)
+    assert unreadable
+    assert len(images) > 3 * len(notes)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
