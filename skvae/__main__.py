@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import type_of_target
 
 from skvae import ConvVAE, ReconstructionDisplay, SampleDisplay, __version__
+from skvae.displays.checks import check_matplotlib
 
 # PCA.score inverts a matrix of pixels x pixels; beyond this it takes minutes.
 _MAX_PIXELS_FOR_PCA_SCORE = 4096
@@ -203,11 +204,9 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _check_matplotlib(picture: Path) -> None:
-    try:
-        import matplotlib as mpl  # noqa: PLC0415  an extra
-    except ImportError as error:
-        msg = "the picture needs matplotlib: pip install 'skvae[plot]'"
-        raise ImportError(msg) from error
+    check_matplotlib("the picture")
+    import matplotlib as mpl  # noqa: PLC0415  an extra
+
     mpl.use("agg")
     from matplotlib.backend_bases import FigureCanvasBase  # noqa: PLC0415
 

@@ -33,7 +33,6 @@ from skvae.architecture import (
     ACTIVATIONS,
     DTYPE_POLICIES,
     LIKELIHOODS,
-    LOSS_SCALE_VARIABLES,
     OPTIMIZERS,
     Architecture,
 )
@@ -48,6 +47,7 @@ from skvae.images import (
     parse_input_shape,
     parse_value_range,
     value_limits,
+    with_shape,
 )
 from skvae.progress import Report
 from skvae.sampler import draw_latents
@@ -657,8 +657,7 @@ class ConvVAE(
         kinds = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
         parameters = signature(type(self)).parameters.values()
         names = {each.name for each in parameters if each.kind not in kinds}
-        methods = {name for name in dir(ConvVAE) if callable(getattr(ConvVAE, name))}
-        state = saved.checked(state, names, methods)
+        state = saved.checked(state, names, ConvVAE)
         self._check_parameters_of(state)
         super().__setstate__(state)
 
@@ -685,7 +684,7 @@ class ConvVAE(
 
         # scikit-learn leaves it out in the later calls of partial_fit.
         self._validate_params()
-        X = _with_shape(X)
+        X = with_shape(X)
         job = self._job(X, X_val, epochs, is_continued=is_continued)
         tasks = FitTasks(
             self,
@@ -790,10 +789,10 @@ class ConvVAE(
             self.__dict__.pop(name, None)
 
     def _warn_of_collapse(self) -> None:
-        # The optimizer's own first variable counts its steps.
-        is_scaled = self.dtype_policy == "mixed_float16"
-        first = len(LOSS_SCALE_VARIABLES) if is_scaled else 0
-        n_steps = int(self._state_["optimizer_arrays"][first])
+        # The optimizer's own variables are the last, and the first of them counts its
+        # steps.
+        n_variables = len(OPTIMIZERS[self.optimizer])
+        n_steps = int(self._state_["optimizer_arrays"][-n_variables])
         message = collapse_message(self.latent_kl_, vars(self), n_steps)
         if message:
             warn_user(message, PosteriorCollapseWarning)
@@ -888,17 +887,6 @@ class ConvVAE(
         return images
 
 
-def _with_shape(X: Any) -> Any:
-    """X itself if it has a shape, else the array of its nested lists."""
-    if hasattr(X, "shape"):
-        return X
-    try:
-        return np.asarray(X)
-    except ValueError as error:
-        msg = "X is ragged: its rows or images have different shapes. Make them equal."
-        raise ValueError(msg) from error
-
-
 def _read_images(
     recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool
 ) -> np.ndarray | StoredImages:
@@ -908,7 +896,7 @@ def _read_images(
     number of features, and what is wrong with X, are what it always says. What is
     stored elsewhere than in memory is validated when it is read.
     """
-    X = _with_shape(X)
+    X = with_shape(X)
     if is_stored(X):
         return _open_images(recorder, X, layout, reset=reset)
     rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))

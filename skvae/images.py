@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,23 @@ class ImageLayout:
     def to_images(self, rows: np.ndarray) -> np.ndarray:
         """(n, H*W*C) -> (n, H, W, C), a view."""
         return rows.reshape(len(rows), *self.image_shape)
+
+
+def with_shape(X: Any) -> Any:
+    """X itself if it has a shape, else the array of its nested lists.
+
+    Raises
+    ------
+    ValueError
+        If they are ragged.
+    """
+    if hasattr(X, "shape"):
+        return X
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        msg = "X is ragged: its rows or images have different shapes. Make them equal."
+        raise ValueError(msg) from error
 
 
 def caller_shapes(image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:

@@ -47,9 +47,9 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         n_epochs, losses = self._newest
-        text = f"{self._epoch(n_epochs)}{losses}"  # no time is left
         if not losses:
             return
+        text = f"{self._epoch(n_epochs)}{losses}"  # no time is left
         if self._is_bar:
             self._draw_bar(n_epochs / self._epochs, text)
             print(flush=True)

@@ -67,7 +67,7 @@ def with_format(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, FORMAT_NAME: FORMAT}
 
 
-def checked(state: Any, parameters: Set[str], methods: Set[str]) -> dict[str, Any]:
+def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
     """What comes from a file, without the format, and None for nothing left out.
 
     Parameters
@@ -76,8 +76,8 @@ def checked(state: Any, parameters: Set[str], methods: Set[str]) -> dict[str, An
         Attributes by their names.
     parameters : set of str
         Names of the estimator's parameters.
-    methods : set of str
-        Names that nothing else than a function may have.
+    cls : type
+        The estimator's class, in place of whose methods nothing else may be.
 
     Raises
     ------
@@ -85,8 +85,7 @@ def checked(state: Any, parameters: Set[str], methods: Set[str]) -> dict[str, An
         If the state is of a newer version, or cannot be right: with the name of what
         cannot.
     """
-    if not isinstance(state, dict):
-        _refuse("state", state, "a dict")
+    _dict("state", state)
     _check_format(state.get(FORMAT_NAME))
     state = {
         name: value
@@ -98,7 +97,7 @@ def checked(state: Any, parameters: Set[str], methods: Set[str]) -> dict[str, An
     for name, value in state.items():
         if not isinstance(name, str):
             _refuse("state", name, "names of attributes")
-        if name in methods and not callable(value):
+        if callable(getattr(cls, name, None)) and not callable(value):
             _refuse(name, value, "a method")
     if is_fitted(state):
         _check_fitted(state)
@@ -130,10 +129,8 @@ def _check_format(number: Any) -> None:
 def _check_fitted(state: dict[str, Any]) -> None:
     for name in sorted(FITTED - state.keys()):
         _fail(name, "missing", "what fit leaves")
-    private = _checked_dict("_state_", state["_state_"], _PRIVATE)
-    weights = state["weights_"]
-    if not isinstance(weights, dict):
-        _refuse("weights_", weights, "a dict")
+    private = _dict_of("_state_", state["_state_"], _PRIVATE)
+    weights = _dict("weights_", state["weights_"])
     architecture = _architecture(private["architecture"], len(weights))
     n_weights = _check_weights(weights, architecture)
     _check_training(private, architecture, n_weights)
@@ -146,7 +143,7 @@ def _architecture(value: Any, n_arrays: int) -> Architecture:
     """The architecture that a dict stands for, if it is one of so many arrays."""
     where = "_state_['architecture']"
     names = {field.name for field in fields(Architecture)}
-    values = _checked_dict(where, value, names)
+    values = _dict_of(where, value, names)
     for name, choices in _CHOICES.items():
         _check_choice(f"{where}[{name!r}]", values[name], choices)
     for name in ("latent_dim", "filters", "hidden_layers", "kernel_size"):
@@ -164,7 +161,7 @@ def _architecture(value: Any, n_arrays: int) -> Architecture:
 def _check_weights(weights: dict[str, Any], architecture: Architecture) -> int:
     """See that weights are those of an architecture; their number."""
     shapes = architecture.weight_shapes
-    _checked_dict("weights_", weights, shapes.keys())
+    _dict_of("weights_", weights, shapes.keys())
     for path, shape in shapes.items():
         _check_array(f"weights_[{path!r}]", weights[path], shape, np.float32)
     return sum(math.prod(shape) for shape in shapes.values())
@@ -195,9 +192,7 @@ def _check_training(
 
 def _check_history(history: Any, n_epochs: Any) -> None:
     _check_count("n_iter_", n_epochs)
-    if not isinstance(history, dict):
-        _refuse("history_", history, "a dict")
-    _checked_dict("history_", history, _LOSSES | (history.keys() & {"val_loss"}))
+    _dict_of("history_", history, _LOSSES, frozenset({"val_loss"}))
     for name, values in history.items():
         where = f"history_[{name!r}]"
         if not isinstance(values, list) or len(values) != n_epochs:
@@ -258,13 +253,20 @@ def _check_optional(state: dict[str, Any], architecture: Architecture) -> None:
         _refuse("sampler_", sampler, "an estimator that has sample")
 
 
-def _checked_dict(where: str, value: Any, names: Set[str]) -> dict[str, Any]:
-    """See that a dict has these names and no others."""
+def _dict(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         _refuse(where, value, "a dict")
+    return value
+
+
+def _dict_of(
+    where: str, value: Any, names: Set[str], optional: Set[str] = frozenset()
+) -> dict[str, Any]:
+    """See that a dict has these names and perhaps the optional, but no others."""
+    _dict(where, value)
     for name in sorted(names - value.keys()):
         _fail(f"{where}[{name!r}]", "missing", "a value")
-    for name in value.keys() - names:
+    for name in value.keys() - names - optional:
         _refuse(where, name, "no entry of that name")
     return value
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.utils import check_scalar
 
 from skvae.displays.axes import axes_for
 
@@ -50,8 +52,16 @@ def to_tiles(images: np.ndarray) -> np.ndarray:
     return tiles
 
 
-def n_columns(n_tiles: int, ratio: float) -> int:
-    """In how many columns tiles of that height by width fill a figure."""
+def n_columns(n_cols: int | None, n_tiles: int, ratio: float) -> int:
+    """As many columns as are wanted, or as tiles of that height by width fill a figure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_cols` is no positive integer.
+    """
+    if n_cols is not None:
+        return int(check_scalar(n_cols, "n_cols", Integral, min_val=1))
     n_cols = round(math.sqrt(n_tiles * ratio / _FIGURE_RATIO))
     n_rows = math.ceil(n_tiles / min(max(n_cols, 1), n_tiles))
     return math.ceil(n_tiles / n_rows)

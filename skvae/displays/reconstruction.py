@@ -22,6 +22,7 @@ from skvae.displays.mosaic import (
     wrap,
 )
 from skvae.estimator import ConvVAE
+from skvae.images import with_shape
 from skvae.storage import is_stored
 
 if TYPE_CHECKING:
@@ -124,9 +125,7 @@ class ReconstructionDisplay:
         tiles = to_tiles(np.stack([self.images, self.reconstructions], axis=1))
         _, _, height, width, _ = tiles.shape
         gap_y, gap_x = gap(height), gap(width)
-        if n_cols is None:
-            n_cols = n_columns(len(tiles), 2 * height_by_width(self.images))
-        n_cols = check_scalar(n_cols, "n_cols", Integral, min_val=1)
+        n_cols = n_columns(n_cols, len(tiles), 2 * height_by_width(self.images))
         pairs = join(tiles[:, :, np.newaxis], gap_y, gap_x)
         self.im_ = show(
             type(self).__name__,
@@ -194,19 +193,19 @@ class ReconstructionDisplay:
         if select not in ("random", "worst"):
             msg = f"select must be 'random' or 'worst', got {select!r}."
             raise ValueError(msg)
-        X = X if hasattr(X, "shape") else np.asarray(X)
-        check_consistent_length(X)  # that it has one
-        n_samples = min(n_samples, X.shape[0])
+        array = with_shape(X)
+        check_consistent_length(array)  # that it has one
+        n_samples = min(n_samples, array.shape[0])
         if select == "random":
-            indices = _random_rows(X.shape[0], n_samples, random_state)
+            indices = _random_rows(array.shape[0], n_samples, random_state)
         else:
-            errors = _reconstruction_errors(estimator, X)
+            errors = _reconstruction_errors(estimator, array)
             indices = np.argsort(-errors, kind="stable")[:n_samples]
-        rows = _take(X, indices)
+        rows = _take(array, indices)
         decoded = estimator.inverse_transform(np.asarray(estimator.transform(rows)))
         images, reconstructions = (
-            np.asarray(array).reshape(-1, *estimator.input_shape_)
-            for array in (rows, decoded)
+            np.asarray(each).reshape(-1, *estimator.input_shape_)
+            for each in (rows, decoded)
         )
         display = cls(
             images,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils import check_scalar
 
 from skvae.displays.checks import check_estimator
 from skvae.displays.mosaic import (
@@ -99,9 +97,7 @@ class SampleDisplay:
         """
         tiles = to_tiles(self.images)
         _, height, width, _ = tiles.shape
-        if n_cols is None:
-            n_cols = n_columns(len(tiles), height_by_width(self.images))
-        n_cols = check_scalar(n_cols, "n_cols", Integral, min_val=1)
+        n_cols = n_columns(n_cols, len(tiles), height_by_width(self.images))
         self.im_ = show(
             type(self).__name__,
             ax,
