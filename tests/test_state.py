@@ -6,6 +6,7 @@ import itertools
 import pickle
 import random
 import re
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -332,6 +333,10 @@ def test_cut_and_flipped_skops_files_are_refused_or_equal(kinds):
     assert n_refused > 150
 
 
+# What pickle raises when a file ends, wherever that is.
+CUT = (EOFError, IndexError, ValueError, pickle.UnpicklingError, struct.error)
+
+
 @pytest.mark.parametrize("compress", [0, 3])
 def test_cut_joblib_files_are_refused(kinds, compress):
     buffer = io.BytesIO()
@@ -340,7 +345,7 @@ def test_cut_joblib_files_are_refused(kinds, compress):
     for n in np.linspace(0, len(whole) - 1, 20, dtype=int):
         try:
             other = joblib.load(io.BytesIO(whole[:n]))
-        except (EOFError, IndexError, ValueError, pickle.UnpicklingError, OSError):
+        except CUT:
             continue
         assert compress, "a cut file without checksum was believed"
         assert_equal(other, kinds[0])
