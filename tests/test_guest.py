@@ -26,13 +26,16 @@ HOST_SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("setting", HOST_SETTINGS.values(), ids=HOST_SETTINGS)
-def test_what_the_host_has_set_changes_nothing(run_python, tmp_path, setting):
-    run_python(USE_ALL + "np.savez('plain.npz', *use())\n")
-    run_python(f"import keras\n{setting}\n{USE_ALL}np.savez('host.npz', *use())\n")
-    plain, host = np.load(tmp_path / "plain.npz"), np.load(tmp_path / "host.npz")
-    for name in plain.files:
-        np.testing.assert_array_equal(plain[name], host[name])
+def test_what_the_host_has_set_changes_nothing(run_python, tmp_path):
+    for name, setting in {"plain": "", **HOST_SETTINGS}.items():
+        run_python(
+            f"import keras\n{setting}\n{USE_ALL}np.savez({name + '.npz'!r}, *use())\n"
+        )
+    plain = np.load(tmp_path / "plain.npz")
+    for setting in HOST_SETTINGS:
+        host = np.load(tmp_path / f"{setting}.npz")
+        for name in plain.files:
+            np.testing.assert_array_equal(plain[name], host[name], err_msg=setting)
 
 
 def test_name_scopes_of_the_host_change_nothing(run_python):

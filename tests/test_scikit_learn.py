@@ -19,10 +19,10 @@ from skvae.callbacks import HAS_CALLBACKS
 
 PARAMETER_SETS = {
     "defaults": {},
-    "bernoulli": {"likelihood": "bernoulli", "epochs": 20},
-    "mse": {"likelihood": "mse", "last_activation": "linear", "epochs": 20},
-    "early stopping": {"early_stopping": True, "epochs": 20},
-    "one layer": {"hidden_layers": 1, "epochs": 20},
+    "bernoulli": {"likelihood": "bernoulli", "epochs": 2},
+    "mse": {"likelihood": "mse", "last_activation": "linear", "epochs": 2},
+    "early stopping": {"early_stopping": True, "epochs": 2},
+    "one layer": {"hidden_layers": 1, "epochs": 2},
 }
 
 
