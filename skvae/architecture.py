@@ -32,6 +32,9 @@ LOSS_SCALE_VARIABLES = ("count", "number", "count", "number")
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
+# All weights are one array, whose length TensorFlow counts in 32 bits.
+MAX_WEIGHTS = 2**31 - 1
+
 # What a layer gives for all images that are computed at once has at most so many bytes.
 # An array of 2^25 or more gets new pages from the C library each time, which the
 # operating system clears at their first use: three times as slow as the work itself.
@@ -127,6 +130,11 @@ class Architecture:
             layer(f"decoder_conv_{i}", (*kernel, n_out, n_in), n_out)
         layer("decoder_output", (*kernel, channels, filters[0]), channels)
         return shapes
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights in all."""
+        return sum(map(math.prod, self.weight_shapes.values()))
 
     def pack(self, weights: dict[str, np.ndarray]) -> np.ndarray:
         """All weights in one vector (n_weights,), in the order of `weight_shapes`."""

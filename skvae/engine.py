@@ -16,6 +16,7 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ import tensorflow as tf
 from skvae import forward, network, objective, threads
 from skvae.architecture import Architecture
 from skvae.draws import RowDraws
+from skvae.forks import check_not_forked
 
 if keras.backend.backend() != "tensorflow":
     msg = (
@@ -111,10 +113,10 @@ class Network:
         self._n_encoder_weights = sum(
             path.startswith("encoder") for path in architecture.weight_shapes
         )
-        self.n_weights = sum(self._sizes)
-        # What `trainer` leases, and how many of them are with a fit.
+        # What `trainer` leases, and those that are with a fit. A fit that Ctrl-C ends
+        # in an unlucky moment gives none back; it is then nobody's.
         self.idle_trainers: defaultdict[tuple[Any, ...], list[Any]] = defaultdict(list)
-        self.n_leased = 0
+        self.leased_trainers: WeakSet[Any] = WeakSet()
         image_shape = architecture.image_shape
         units = (SCALAR, SCALAR)
         self.encode = GraphFunction(self._encode, image_shape, _VECTOR, *units)
@@ -282,13 +284,20 @@ _networks: OrderedDict[Architecture, Network] = OrderedDict()
 
 
 def shared_network(architecture: Architecture) -> Network:
-    """The network of an architecture, built at its first use."""
+    """The network of an architecture, built at its first use.
+
+    Raises
+    ------
+    RuntimeError
+        In a process that TensorFlow cannot work in: see `forks`.
+    """
+    check_not_forked()
     with lock:
         if architecture not in _networks:
             _networks[architecture] = Network(architecture)
         _networks.move_to_end(architecture)
         network = _networks[architecture]
-        idle = [key for key, kept in _networks.items() if not kept.n_leased]
+        idle = [key for key, kept in _networks.items() if not kept.leased_trainers]
         for key in idle[: max(0, len(_networks) - MAX_NETWORKS)]:
             del _networks[key]
         return network
@@ -297,7 +306,14 @@ def shared_network(architecture: Architecture) -> Network:
 def keras_models(
     architecture: Architecture, weights: dict[str, np.ndarray], seed: int
 ) -> network.KerasModels:
-    """New Keras models with these weights."""
+    """New Keras models with these weights.
+
+    Raises
+    ------
+    RuntimeError
+        As `shared_network`.
+    """
+    check_not_forked()
     with lock:
         return network.build_models(architecture, weights, seed)
 

@@ -33,6 +33,7 @@ from skvae.architecture import (
     ACTIVATIONS,
     DTYPE_POLICIES,
     LIKELIHOODS,
+    MAX_WEIGHTS,
     OPTIMIZERS,
     Architecture,
 )
@@ -61,7 +62,9 @@ if TYPE_CHECKING:
 Images: TypeAlias = ArrayLike | StoredArray
 
 _COUNT = Interval(Integral, 1, None, closed="left")
-_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+_FLOAT32 = np.finfo(np.float32)  # what graphs compute with
+_NOT_NEGATIVE = Interval(Real, 0, float(_FLOAT32.max), closed="both")
+_POSITIVE = Interval(Real, float(_FLOAT32.tiny), float(_FLOAT32.max), closed="both")
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -106,7 +109,7 @@ class ConvVAE(
     filters : int, default=8
         Filters of the encoder's first convolution; each further one doubles them.
     hidden_layers : int, default=4
-        Number of convolutions in the encoder, and in the decoder.
+        Number of convolutions in the encoder, and in the decoder; at most 30.
     kernel_size : int, default=3
         Height and width of the convolutions' kernels, in pixels.
     input_shape : (H, W) or (H, W, C), default=None
@@ -133,7 +136,7 @@ class ConvVAE(
     epochs : int, default=100
         Passes over the images in `fit`.
     batch_size : int, default=64
-        Images a training step.
+        Images a training step; all of them, if there are fewer.
     learning_rate : float, default=1e-3
         Step size of the optimizer.
     optimizer : {"adagrad", "adam", "adamax", "adamw", "lion", "nadam", "rmsprop", \
@@ -263,7 +266,7 @@ class ConvVAE(
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "latent_dim": [_COUNT],
         "filters": [_COUNT],
-        "hidden_layers": [_COUNT],
+        "hidden_layers": [Interval(Integral, 1, 30, closed="both")],
         "kernel_size": [_COUNT],
         "input_shape": [tuple, list, None],
         "last_activation": [StrOptions(set(ACTIVATIONS))],
@@ -273,7 +276,7 @@ class ConvVAE(
         "free_bits": [_NOT_NEGATIVE],
         "epochs": [_COUNT],
         "batch_size": [_COUNT],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [_POSITIVE],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -384,8 +387,9 @@ class ConvVAE(
             training diverges. The estimator is then as it was before, as it is after
             an error from the sampler or a callback.
         RuntimeError
-            If another worker of a distribution strategy is lost, or if the strategy is
-            of a kind that is not supported.
+            If another worker of a distribution strategy is lost, if the strategy is of
+            a kind that is not supported, or, as all methods, in a process that was
+            forked off one in which TensorFlow was loaded.
 
         Warns
         -----
@@ -478,7 +482,7 @@ class ConvVAE(
         z_mean : ndarray of shape (n, latent_dim), float32
             Means of the approximate posterior, a normal distribution.
         z_log_var : ndarray of shape (n, latent_dim), float32
-            Logarithms of its variances.
+            Logarithms of its variances, kept within -30 and 30.
 
         Raises
         ------
@@ -511,7 +515,8 @@ class ConvVAE(
             `out` has another shape than the result, or neither float32 nor float64.
         """
         check_is_fitted(self)
-        latents = check_array(Z, dtype=np.float32, input_name="Z", estimator=self)
+        with np.errstate(over="ignore"):  # what is too large for float32 is refused
+            latents = check_array(Z, dtype=np.float32, input_name="Z", estimator=self)
         latent_dim = self._state_["architecture"]["latent_dim"]
         if latents.shape[1] != latent_dim:
             msg = (
@@ -756,7 +761,7 @@ class ConvVAE(
             architecture,
             training.Settings(
                 epochs=int(epochs),
-                batch_size=int(self.batch_size),
+                batch_size=min(int(self.batch_size), len(training_rows)),
                 learning_rate=float(self.learning_rate),
                 beta=float(self.beta),
                 kl_warmup_epochs=int(self.kl_warmup_epochs),
@@ -783,10 +788,9 @@ class ConvVAE(
         return None if self.sampler is None else clone(self.sampler)
 
     def _take_over(self, fitted: dict[str, Any]) -> None:
-        """Replace all that was fitted before."""
-        self.__dict__.update(fitted)
-        for name in saved.OPTIONAL - set(fitted):
-            self.__dict__.pop(name, None)
+        """Replace all that was fitted before, at once, whenever Ctrl-C comes."""
+        kept = {k: v for k, v in vars(self).items() if k not in saved.OPTIONAL}
+        self.__dict__ = {**kept, **fitted}
 
     def _warn_of_collapse(self) -> None:
         # The optimizer's own variables are the last, and the first of them counts its
@@ -848,7 +852,16 @@ class ConvVAE(
             for name, value in {**choices, "optimizer": self.optimizer}.items():
                 if value != earlier[name]:
                     raise ValueError(_changed(name, value, earlier[name]))
-        return Architecture(layout.image_shape, **choices)
+        architecture = Architecture(layout.image_shape, **choices)
+        if architecture.n_weights > MAX_WEIGHTS:
+            msg = (
+                f"latent_dim={self.latent_dim}, filters={self.filters}, "
+                f"hidden_layers={self.hidden_layers} and kernel_size="
+                f"{self.kernel_size} make a network of more than {MAX_WEIGHTS:,} "
+                f"weights for images of {layout.image_shape}. Lower them."
+            )
+            raise ValueError(msg)
+        return architecture
 
     def _split(self, n_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows to train on and rows to watch, the same for the same seed."""

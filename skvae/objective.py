@@ -39,7 +39,8 @@ def kl_divergence(z_mean: Any, z_log_var: Any) -> Any:
 
     Kingma and Welling (2014), appendix B. (n, latent_dim) twice to (n, latent_dim).
     """
-    return 0.5 * (ops.square(z_mean) + ops.exp(z_log_var) - 1.0 - z_log_var)
+    # exp(v) - 1 would leave nothing but rounding of the KL of a latent hardly used.
+    return 0.5 * (ops.square(z_mean) + (ops.expm1(z_log_var) - z_log_var))
 
 
 def pixel_error(architecture: Architecture, images: Any, outputs: Any) -> Any:

@@ -132,8 +132,8 @@ def _check_fitted(state: dict[str, Any]) -> None:
     private = _dict_of("_state_", state["_state_"], _PRIVATE)
     weights = _dict("weights_", state["weights_"])
     architecture = _architecture(private["architecture"], len(weights))
-    n_weights = _check_weights(weights, architecture)
-    _check_training(private, architecture, n_weights)
+    _check_weights(weights, architecture)
+    _check_training(private, architecture)
     _check_history(state["history_"], state["n_iter_"])
     _check_images(state, private["caller_shape"], architecture)
     _check_optional(state, architecture)
@@ -158,18 +158,15 @@ def _architecture(value: Any, n_arrays: int) -> Architecture:
     return Architecture(**values)
 
 
-def _check_weights(weights: dict[str, Any], architecture: Architecture) -> int:
-    """See that weights are those of an architecture; their number."""
+def _check_weights(weights: dict[str, Any], architecture: Architecture) -> None:
+    """See that weights are those of an architecture."""
     shapes = architecture.weight_shapes
     _dict_of("weights_", weights, shapes.keys())
     for path, shape in shapes.items():
         _check_array(f"weights_[{path!r}]", weights[path], shape, np.float32)
-    return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _check_training(
-    private: dict[str, Any], architecture: Architecture, n_weights: int
-) -> None:
+def _check_training(private: dict[str, Any], architecture: Architecture) -> None:
     """See that training could go on."""
     if type(private["seed"]) is not int or private["seed"] < 0:
         _refuse("_state_['seed']", private["seed"], "a non-negative int")
@@ -183,7 +180,7 @@ def _check_training(
     if not isinstance(arrays, list) or len(arrays) != len(expected):
         _refuse(where, arrays, f"a list of {len(expected)} arrays")
     for i, (array, kind) in enumerate(zip(arrays, expected, strict=True)):
-        shape = (n_weights,) if kind == "weights" else ()
+        shape = (architecture.n_weights,) if kind == "weights" else ()
         dtype = np.int64 if kind == "count" else np.float32
         _check_array(f"{where}[{i}]", array, shape, dtype)
         if kind == "count" and array < 0:

@@ -19,6 +19,7 @@ import tensorflow as tf
 from skvae import engine, objective, threads
 from skvae.architecture import Architecture
 from skvae.engine import INTEGER, SCALAR, GraphFunction, Network
+from skvae.forks import check_not_forked
 from skvae.replicas import Replicas, current_strategy
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
@@ -51,7 +52,7 @@ class Trainer:
         self._n_parts = n_parts
         self.replicas = replicas
         self._weights = keras.Variable(
-            np.zeros(network.n_weights), dtype="float32", name="weights"
+            np.zeros(architecture.n_weights), dtype="float32", name="weights"
         )
         self._noise_variance = tf.Variable(
             objective.FIXED_NOISE_VARIANCE, dtype=tf.float32
@@ -319,8 +320,10 @@ def leased_trainer(
     Raises
     ------
     RuntimeError
-        In the scope of a strategy that is not supported.
+        In the scope of a strategy that is not supported, or in a process that
+        TensorFlow cannot work in: see `forks`.
     """
+    check_not_forked()
     strategy = current_strategy()
     with engine.lock:
         network = engine.shared_network(architecture)
@@ -335,10 +338,17 @@ def leased_trainer(
                 )
                 idle.append(new.result())
         trainer = idle.pop()
-        network.n_leased += 1
+        network.leased_trainers.add(trainer)
+    is_at_rest = False
     try:
         yield trainer
+        is_at_rest = True
+    except Exception:
+        is_at_rest = True
+        raise
     finally:
         with engine.lock:
-            network.n_leased -= 1
-            idle.append(trainer)
+            network.leased_trainers.discard(trainer)
+            # After a second Ctrl-C a call may still be under way in it.
+            if is_at_rest:
+                idle.append(trainer)

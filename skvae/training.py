@@ -518,8 +518,8 @@ def _check_finite(loss: float, epoch: int) -> None:
 
 def _diverged(how: str) -> str:
     return (
-        f"Training diverged: {how}. Lower learning_rate, or see that value_range "
-        f"covers the data."
+        f"Training diverged: {how}. Lower learning_rate (or beta, if it is large), or "
+        f"see that value_range covers the data."
     )
 
 

@@ -6,10 +6,19 @@ import sys
 
 import pytest
 from helpers import TINY
+from hypothesis import settings
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skvae import ConvVAE
+
+# The same examples each time, and some thousand new ones with
+# --hypothesis-profile=thorough.
+settings.register_profile(
+    "quick", max_examples=60, deadline=None, database=None, derandomize=True
+)
+settings.register_profile("thorough", max_examples=2500, deadline=None)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

@@ -84,3 +84,12 @@ def assert_same_fit(first, second):
         np.testing.assert_array_equal(weight, second.weights_[path], err_msg=path)
     np.testing.assert_array_equal(first.latent_kl_, second.latent_kl_)
     assert vars(first).get("noise_variance_") == vars(second).get("noise_variance_")
+
+
+def assert_unchanged(vae, before):
+    """What it was before: parameters and all that was fitted."""
+    assert vars(vae).keys() == vars(before).keys()
+    assert repr(vae.get_params()) == repr(before.get_params())
+    if hasattr(vae, "weights_"):
+        assert_same_fit(vae, before)
+        assert vae.n_features_in_ == before.n_features_in_

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from helpers import TINY, assert_same_fit
+from helpers import TINY, assert_unchanged
 from scipy import sparse
 
 from skvae import ConvVAE
@@ -71,14 +71,6 @@ BAD_FITS = {
     "learning_rate": ({"learning_rate": 0}, GOOD, "learning_rate"),
     "epochs": ({"epochs": 1.5}, GOOD, "epochs"),
 }
-
-
-def assert_unchanged(vae, before):
-    assert vars(vae).keys() == vars(before).keys()
-    assert vae.get_params() == before.get_params()
-    if hasattr(vae, "weights_"):
-        assert_same_fit(vae, before)
-        assert vae.n_features_in_ == before.n_features_in_
 
 
 @pytest.mark.parametrize("is_fitted", [False, True])
@@ -148,6 +140,7 @@ def test_a_failed_fit_keeps_the_names_of_the_last_one():
         (np.zeros((3, 5)), "latent_dim=2"),
         (np.zeros(2), "Reshape your data"),
         (np.full((3, 2), np.nan), "NaN"),
+        (np.full((3, 2), 1e300), "too large for dtype"),
         (np.zeros((0, 2)), "0 sample"),
         ([["a", "b"]], "could not convert"),
     ],
