@@ -45,9 +45,11 @@ Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
 # layers have room to multiply them before float32 overflows.
 LARGEST_PIXEL = 1e18
 
-# How many architectures stay compiled; the least recently used goes first, and one
-# that a fit has leased stays.
-MAX_NETWORKS = 16
+# How many architectures stay compiled, and how many weights they have together: with
+# Adam, 12 bytes each. The least recently used goes first; the newest, and those that a
+# fit has leased, stay. TensorFlow keeps some 6 MB of each one that goes.
+MAX_NETWORKS = 64
+MAX_WEIGHTS_KEPT = 2**25
 
 # Building and tracing are for one thread at a time; so is the cache.
 lock = threading.RLock()
@@ -295,12 +297,22 @@ def shared_network(architecture: Architecture) -> Network:
     with lock:
         if architecture not in _networks:
             _networks[architecture] = Network(architecture)
+            _drop_oldest()
         _networks.move_to_end(architecture)
-        network = _networks[architecture]
-        idle = [key for key, kept in _networks.items() if not kept.leased_trainers]
-        for key in idle[: max(0, len(_networks) - MAX_NETWORKS)]:
-            del _networks[key]
-        return network
+        return _networks[architecture]
+
+
+def _drop_oldest() -> None:
+    """Keep to the bounds on the number of networks and of their weights."""
+    n_kept = len(_networks)
+    n_weights = sum(architecture.n_weights for architecture in _networks)
+    for architecture in list(_networks)[:-1]:
+        if n_kept <= MAX_NETWORKS and n_weights <= MAX_WEIGHTS_KEPT:
+            return
+        if not _networks[architecture].leased_trainers:
+            del _networks[architecture]
+            n_kept -= 1
+            n_weights -= architecture.n_weights
 
 
 def keras_models(

@@ -107,6 +107,21 @@ def test_a_fault_at_any_stage_leaves_all_as_it_was(
     assert_same_fit(ConvVAE(**PARAMS).fit(X), expected)
 
 
+def test_what_ctrl_c_took_from_a_fit_is_not_used_again():
+    """A call may still be under way in it; after other errors none is."""
+    from skvae.architecture import Architecture
+    from skvae.trainer import leased_trainer
+
+    lease = Architecture((2, 2, 1), 1, 7, 1, 1, "linear", "mse"), "sgd", 4
+    with pytest.raises(KeyboardInterrupt), leased_trainer(*lease) as taken:
+        raise KeyboardInterrupt
+    with pytest.raises(MemoryError), leased_trainer(*lease) as kept:
+        raise MemoryError
+    with leased_trainer(*lease) as newest:
+        assert newest is kept
+        assert newest is not taken
+
+
 INTERRUPTED = """
 import copy, random, signal, time, warnings
 import numpy as np

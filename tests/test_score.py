@@ -13,7 +13,12 @@ from sklearn.datasets import load_digits
 from skvae import ConvVAE
 from skvae.architecture import Architecture
 from skvae.draws import row_draws
-from skvae.objective import kl_divergence, normaliser, pixel_error
+from skvae.objective import (
+    MIN_NOISE_VARIANCE,
+    kl_divergence,
+    normaliser,
+    pixel_error,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -29,6 +34,50 @@ def test_kl_is_that_of_normal_distributions():
     expected = (posterior.logpdf(grid) - stats.norm.logpdf(grid)).mean(axis=0)
     np.testing.assert_allclose(
         kl_divergence(z_mean, z_log_var).numpy(), expected, atol=1e-3
+    )
+
+
+def test_float32_holds_the_kl_over_all_that_an_encoder_may_give():
+    """Latents hardly used as well, whose KL is next to nothing."""
+    from skvae.engine import Z_LOG_VAR_BOUNDS
+
+    z_mean, z_log_var = np.meshgrid(
+        [0.0, 1e-3, 0.1, -1.0, 30.0, 1e4, -1e15],
+        [*Z_LOG_VAR_BOUNDS, -5.0, -0.1, 1e-3, 0.1, 1.0, 10.0, 29.0],
+    )
+    z_mean, z_log_var = z_mean.astype(np.float32), z_log_var.astype(np.float32)
+    kl = kl_divergence(z_mean, z_log_var).numpy()
+    assert kl.dtype == np.float32
+    wide = z_log_var.astype(float)
+    expected = 0.5 * (np.square(z_mean, dtype=float) + np.expm1(wide) - wide)
+    np.testing.assert_allclose(kl, expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_float32_holds_likelihoods_at_the_smallest_noise_and_extreme_outputs(
+    likelihood,
+):
+    """Linear outputs from 1e-6 to 1e4 times the value range, and logits beyond."""
+    kind = architecture(likelihood, "linear")
+    x = RNG.random((9, 3, 4, 2))
+    y = (x + RNG.normal(size=x.shape)) * np.logspace(-6, 4, 9)[:, None, None, None]
+    wide_x, wide_y = (
+        x.astype(np.float32).astype(float),
+        y.astype(np.float32).astype(float),
+    )
+    if likelihood == "bernoulli":
+        errors = (np.logaddexp(0, wide_y) - wide_x * wide_y).sum(axis=(1, 2, 3))
+        noise_variance = 0.5
+    else:
+        errors = np.square(wide_x - wide_y).sum(axis=(1, 2, 3))
+        noise_variance = MIN_NOISE_VARIANCE
+    given = pixel_error(kind, np.float32(x), np.float32(y)).numpy()
+    assert given.dtype == np.float32
+    constant = float(normaliser(kind, np.float64(noise_variance)))
+    terms = given / np.float32(2 * noise_variance) + np.float32(constant)
+    assert np.isfinite(terms).all()
+    np.testing.assert_allclose(
+        terms, errors / (2 * noise_variance) + constant, rtol=1e-4
     )
 
 

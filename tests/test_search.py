@@ -119,3 +119,17 @@ def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
     # With as many leased as are kept, one more is still there to use.
     with leased_trainer(b, "sgd", 16), leased_trainer(c, "sgd", 16):
         assert engine.shared_network(a).architecture == a
+
+
+def test_compiled_networks_have_no_more_weights_than_a_bound(monkeypatch):
+    from skvae import engine
+    from skvae.architecture import Architecture
+
+    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
+    a, b, c = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2, 9))
+    monkeypatch.setattr(engine, "MAX_WEIGHTS_KEPT", a.n_weights + b.n_weights)
+    for architecture in (a, b):
+        engine.shared_network(architecture)
+    assert list(engine._networks) == [a, b]
+    engine.shared_network(c)
+    assert list(engine._networks) == [c]

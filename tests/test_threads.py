@@ -84,7 +84,7 @@ def report(X):
 def in_workers(**options):
     import numpy as np
     X = np.random.default_rng(0).random((12, 8, 8))
-    with joblib.parallel_config("loky", n_jobs=2, **options):
+    with joblib.parallel_config("loky", **{"n_jobs": 2, **options}):
         calls = (joblib.delayed(report)(X) for _ in range(4))
         print(json.dumps(joblib.Parallel()(calls)))
 """
@@ -103,8 +103,8 @@ def test_a_worker_keeps_to_the_cores_that_are_its_own(run_python, n_threads):
 
 
 def test_a_worker_of_one_core_starts_few_threads(run_python):
-    """Beside Python's and joblib's own, TensorFlow has some that always wait."""
-    threads = [n for *_, n in reports(run_python, "in_workers()")]
+    """Of four. Beside Python's and joblib's own, TensorFlow has some that wait."""
+    threads = [n for *_, n in reports(run_python, "in_workers(n_jobs=4)")]
     assert max(threads) <= 16
 
 
