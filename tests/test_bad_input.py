@@ -69,6 +69,14 @@ BAD_FITS = {
     "beta": ({"beta": -1}, GOOD, "beta"),
     "optimizer": ({"optimizer": "adan"}, GOOD, "optimizer"),
     "learning_rate": ({"learning_rate": 0}, GOOD, "learning_rate"),
+    "learning_rate that float32 has as 0": (
+        {"learning_rate": 1e-50},
+        GOOD,
+        "learning_rate",
+    ),
+    "beta that float32 has as infinity": ({"beta": 1e50}, GOOD, "beta"),
+    "hidden_layers": ({"hidden_layers": 31}, GOOD, "hidden_layers"),
+    "more weights than TensorFlow takes": ({"latent_dim": 2**40}, GOOD, "latent_dim"),
     "epochs": ({"epochs": 1.5}, GOOD, "epochs"),
 }
 

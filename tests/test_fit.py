@@ -405,6 +405,15 @@ def test_a_second_fit_of_an_architecture_builds_and_traces_nothing(images):
     assert counts == {"built": 0, "traced": 0}
 
 
+@pytest.mark.parametrize("batch_size", [71, 2**70])
+def test_a_batch_larger_than_the_data_is_all_of_it(images, batch_size):
+    first, second = (
+        ConvVAE(**{**TINY, "batch_size": size}).fit(images)
+        for size in (batch_size, len(images))
+    )
+    assert_same_fit(first, second)
+
+
 def test_memory_and_traces_stay_flat_over_500_fits_of_40_architectures(run_python):
     """Once all are compiled, as in a large random search."""
     printed = run_python(
