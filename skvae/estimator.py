@@ -389,7 +389,7 @@ class ConvVAE(
         RuntimeError
             If another worker of a distribution strategy is lost, if the strategy is of
             a kind that is not supported, or, as all methods, in a process that was
-            forked off one in which TensorFlow was loaded.
+            forked off one in which TensorFlow had started.
 
         Warns
         -----
