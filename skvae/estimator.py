@@ -515,8 +515,10 @@ class ConvVAE(
             `out` has another shape than the result, or neither float32 nor float64.
         """
         check_is_fitted(self)
-        with np.errstate(over="ignore"):  # what is too large for float32 is refused
-            latents = check_array(Z, dtype=np.float32, input_name="Z", estimator=self)
+        with _refusing_without_warnings():
+            latents = check_array(
+                with_shape(Z, "Z"), dtype=np.float32, input_name="Z", estimator=self
+            )
         latent_dim = self._state_["architecture"]["latent_dim"]
         if latents.shape[1] != latent_dim:
             msg = (
@@ -913,7 +915,8 @@ def _read_images(
     if is_stored(X):
         return _open_images(recorder, X, layout, reset=reset)
     rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))
-    rows = validate_data(recorder, rows, reset=reset)
+    with _refusing_without_warnings():
+        rows = validate_data(recorder, rows, reset=reset)
     _check_numeric(rows.dtype)
     return layout.to_images(rows)
 
@@ -933,9 +936,16 @@ def _open_images(
 
     def to_images(part: np.ndarray) -> np.ndarray:
         rows = layout.to_rows(part)
-        return layout.to_images(check_array(rows, input_name="X", estimator=recorder))
+        with _refusing_without_warnings():
+            rows = check_array(rows, input_name="X", estimator=recorder)
+        return layout.to_images(rows)
 
     return StoredImages(X, to_images, layout.image_shape)
+
+
+def _refusing_without_warnings() -> np.errstate:
+    """Leave it to an error to tell of infinities, and of what float32 cannot hold."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def _check_numeric(dtype: np.dtype) -> None:

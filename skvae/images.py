@@ -77,7 +77,7 @@ class ImageLayout:
         return rows.reshape(len(rows), *self.image_shape)
 
 
-def with_shape(X: Any) -> Any:
+def with_shape(X: Any, name: str = "X") -> Any:
     """X itself if it has a shape, else the array of its nested lists.
 
     Raises
@@ -90,7 +90,7 @@ def with_shape(X: Any) -> Any:
     try:
         return np.asarray(X)
     except ValueError as error:
-        msg = "X is ragged: its rows or images have different shapes. Make them equal."
+        msg = f"{name} is ragged: its rows have different shapes. Make them equal."
         raise ValueError(msg) from error
 
 

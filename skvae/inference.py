@@ -21,6 +21,10 @@ from skvae.storage import Selection, StoredImages
 Rows = np.ndarray | StoredImages | Selection
 
 
+class OutputOverflowError(ValueError):
+    """What a network gives is not finite."""
+
+
 @dataclass(frozen=True)
 class FittedNetwork:
     """A network with its weights, for images in the caller's units.
@@ -178,10 +182,11 @@ class FittedNetwork:
     def _check_finite(self, output: np.ndarray) -> None:
         if not np.isfinite(output).all():
             msg = (
-                f"The input has values so large that the network's outputs overflow "
-                f"float32. Images were fitted with value_range_={self.value_range}."
+                f"The network's outputs overflow float32: the input has values that "
+                f"are too large, or training has all but diverged. Images were fitted "
+                f"with value_range_={self.value_range}."
             )
-            raise ValueError(msg)
+            raise OutputOverflowError(msg)
 
 
 def _arrays(tensors: Iterable[Any]) -> list[np.ndarray]:

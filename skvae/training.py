@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
@@ -22,7 +24,7 @@ from skvae import objective
 from skvae.architecture import Architecture
 from skvae.draws import Stream, stream
 from skvae.images import to_graph_dtype
-from skvae.inference import FittedNetwork, Rows
+from skvae.inference import FittedNetwork, OutputOverflowError, Rows
 from skvae.initialization import initial_weights
 from skvae.progress import History, Report
 from skvae.replicas import Replicas
@@ -306,7 +308,8 @@ def _encode(
     latents = np.zeros((2, len(images) if with_latents else 0, latent_dim), np.float32)
     for start in here[::_PART_ROWS]:
         part = range(start, min(start + _PART_ROWS, here.stop))
-        z_mean, z_log_var = network.encode(Selection(images, part))
+        with _overflow_named():
+            z_mean, z_log_var = network.encode(Selection(images, part))
         kl += np.sum(objective.kl_divergence(z_mean, z_log_var), axis=0, dtype=float)
         if with_latents:
             latents[:, start : part.stop] = z_mean, z_log_var
@@ -516,6 +519,16 @@ def _check_finite(loss: float, epoch: int) -> None:
         raise ValueError(_diverged(f"the loss was {loss} in epoch {epoch + 1}"))
 
 
+@contextmanager
+def _overflow_named() -> Iterator[None]:
+    """Say what it means that images to train on or to watch overflow the network."""
+    try:
+        yield
+    except OutputOverflowError as error:
+        msg = _diverged("what the network gives for the images overflows float32")
+        raise ValueError(msg) from error
+
+
 def _diverged(how: str) -> str:
     return (
         f"Training diverged: {how}. Lower learning_rate (or beta, if it is large), or "
@@ -580,7 +593,8 @@ class _EarlyStopping:
     def _loss(self, progress: Progress) -> tuple[float, float]:
         """Validation loss, and the noise variance behind it in the network's units."""
         network = _network(self._architecture, self._data, progress)
-        errors, kl = self._replicas.shared(network.elbo_terms, self._images)
+        with _overflow_named():
+            errors, kl = self._replicas.shared(network.elbo_terms, self._images)
         noise_variance = np.float64(progress.noise_variance)
         if self._architecture.likelihood == "gaussian":
             mean_square = errors.mean() / self._architecture.n_pixels

@@ -23,6 +23,7 @@ def with_value(value):
 BAD_EVERYWHERE = {
     "nan": (with_value(np.nan), "NaN"),
     "infinity": (with_value(np.inf), "infinity"),
+    "both infinities": (with_value(np.inf) - with_value(np.inf)[::-1], "infinity"),
     "complex": (GOOD + 1j, "Complex data not supported"),
     "complex rows": (ROWS + 1j, "Complex data not supported"),
     "sparse": (sparse.csr_array(ROWS), "[Ss]parse"),
@@ -148,7 +149,10 @@ def test_a_failed_fit_keeps_the_names_of_the_last_one():
         (np.zeros((3, 5)), "latent_dim=2"),
         (np.zeros(2), "Reshape your data"),
         (np.full((3, 2), np.nan), "NaN"),
+        (np.array([[-np.inf, np.inf]]), "infinity"),
         (np.full((3, 2), 1e300), "too large for dtype"),
+        ([[0j, 0j]], "Complex data not supported"),
+        ([[0.0, 0.0], [0.0]], "Z is ragged"),
         (np.zeros((0, 2)), "0 sample"),
         ([["a", "b"]], "could not convert"),
     ],

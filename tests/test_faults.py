@@ -192,6 +192,7 @@ def test_what_diverges_costs_a_search_one_candidate():
     "parameters",
     [
         {"learning_rate": 1e6},
+        {"learning_rate": 1e6, "batch_size": 60, "epochs": 2},
         {"value_range": (0.0, 1e-30)},
         {"beta": 1e38, "learning_rate": 1.0},
     ],
@@ -199,7 +200,7 @@ def test_what_diverges_costs_a_search_one_candidate():
 def test_what_diverges_stops_and_keeps_the_earlier_fit(parameters):
     X = images_to_fit()
     vae = ConvVAE(**TINY).fit(X)
-    vae.set_params(**parameters, last_activation="linear", epochs=100)
+    vae.set_params(**{"last_activation": "linear", "epochs": 100, **parameters})
     before = copy.deepcopy(vae)
     name = next(iter(parameters))
     with pytest.raises(ValueError, match=rf"Training diverged.*{name}"):

@@ -262,5 +262,10 @@ def test_any_parameters_are_fitted_or_refused_by_name(n_changed, data):
         latent_dim = int(vae.latent_dim)
         assert_result(vae.transform(X), (7, latent_dim))
         assert_result(vae.latent_kl_, (latent_dim,))
-        assert_result(vae.sample(2, random_state=0), (2, 6))
-        assert_result(vae.score_samples(X), (7,), np.float64)
+        # Weights may be huge.
+        images = outcome(vae, lambda: vae.sample(2, random_state=0), "overflow")
+        if images is not None:
+            assert_result(images, (2, 6))
+        scores = outcome(vae, lambda: vae.score_samples(X), "overflow")
+        if scores is not None:
+            assert_result(scores, (7,), np.float64)
