@@ -339,16 +339,15 @@ def leased_trainer(
                 idle.append(new.result())
         trainer = idle.pop()
         network.leased_trainers.add(trainer)
-    is_at_rest = False
+    is_at_rest = True
     try:
         yield trainer
-        is_at_rest = True
-    except Exception:
-        is_at_rest = True
+    except BaseException as error:
+        # After a second Ctrl-C a call may still be under way in it.
+        is_at_rest = isinstance(error, Exception)
         raise
     finally:
         with engine.lock:
             network.leased_trainers.discard(trainer)
-            # After a second Ctrl-C a call may still be under way in it.
             if is_at_rest:
                 idle.append(trainer)

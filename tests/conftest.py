@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import TINY
@@ -41,13 +42,16 @@ def fitted(images):
 
 @pytest.fixture
 def run_python(tmp_path):
-    """Run code in a fresh process, in `tmp_path`; what it printed."""
+    """Run code in a fresh process, in `tmp_path`; what it printed.
+
+    It can import the modules beside this one.
+    """
 
     def run(code, **environment):
         completed = subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,
-            env={**os.environ, **environment},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), **environment},
             capture_output=True,
             text=True,
             check=False,

@@ -125,10 +125,10 @@ def test_what_ctrl_c_took_from_a_fit_is_not_used_again():
 INTERRUPTED = """
 import copy, random, signal, time, warnings
 import numpy as np
-from helpers import assert_same_fit, assert_unchanged
+from helpers import TINY, assert_same_fit, assert_unchanged
 from sklearn.exceptions import ConvergenceWarning
 from skvae import ConvVAE
-from test_faults import PARAMS, TINY, assert_nothing_is_leased, images_to_fit
+from test_faults import PARAMS, assert_nothing_is_leased, images_to_fit
 
 def interrupt(*_):
     raise KeyboardInterrupt
@@ -171,7 +171,7 @@ print(*counts.values())
 
 
 def test_ctrl_c_at_random_moments_keeps_all_or_nothing(run_python):
-    counts = run_python(INTERRUPTED, PYTHONPATH=str(Path(__file__).parent)).split()
+    counts = run_python(INTERRUPTED).split()
     assert sum(map(int, counts)) == 100
     assert min(map(int, counts)) >= 5
 
