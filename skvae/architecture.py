@@ -15,15 +15,16 @@ ACTIVATIONS = ("sigmoid", "linear")
 LIKELIHOODS = ("gaussian", "mse", "bernoulli")
 
 # Keras's optimizers, and what each one's variables are, in a trainer's order: a count,
-# a number, or as many numbers as there are weights.
+# a number that is not negative, or as many numbers as there are weights: means of
+# gradients, or of their squares or sizes, which are not negative.
 OPTIMIZERS = {
-    "adagrad": ("count", "weights"),
-    "adam": ("count", "weights", "weights"),
-    "adamax": ("count", "weights", "weights"),
-    "adamw": ("count", "weights", "weights"),
-    "lion": ("count", "weights"),
-    "nadam": ("count", "weights", "weights", "number"),
-    "rmsprop": ("count", "weights"),
+    "adagrad": ("count", "squares"),
+    "adam": ("count", "means", "squares"),
+    "adamax": ("count", "means", "squares"),
+    "adamw": ("count", "means", "squares"),
+    "lion": ("count", "means"),
+    "nadam": ("count", "means", "squares", "number"),
+    "rmsprop": ("count", "squares"),
     "sgd": ("count",),
 }
 

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# The largest seed that numpy and scikit-learn take.
+MAX_SEED = 2**32 - 1
+
 # How far a row's pixels carry its draws around the unit circle: rows that differ by a
 # hundredth of the value range in one pixel are ten turns apart, while float32
 # rounding of the same row moves its draws by some 1e-4 of a turn.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
@@ -39,7 +40,7 @@ from skvae.architecture import (
 )
 from skvae.callbacks import CallbackSupportMixin, FitTasks
 from skvae.collapse import collapse_message
-from skvae.draws import Stream, stream
+from skvae.draws import MAX_SEED, Stream, stream
 from skvae.exceptions import PosteriorCollapseWarning, warn_user
 from skvae.images import (
     ImageLayout,
@@ -515,7 +516,7 @@ class ConvVAE(
             `out` has another shape than the result, or neither float32 nor float64.
         """
         check_is_fitted(self)
-        with _refusing_without_warnings():
+        with _validating("Z"):
             latents = check_array(
                 with_shape(Z, "Z"), dtype=np.float32, input_name="Z", estimator=self
             )
@@ -915,7 +916,7 @@ def _read_images(
     if is_stored(X):
         return _open_images(recorder, X, layout, reset=reset)
     rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))
-    with _refusing_without_warnings():
+    with _validating("X"):
         rows = validate_data(recorder, rows, reset=reset)
     _check_numeric(rows.dtype)
     return layout.to_images(rows)
@@ -936,16 +937,26 @@ def _open_images(
 
     def to_images(part: np.ndarray) -> np.ndarray:
         rows = layout.to_rows(part)
-        with _refusing_without_warnings():
+        with _validating("X"):
             rows = check_array(rows, input_name="X", estimator=recorder)
         return layout.to_images(rows)
 
     return StoredImages(X, to_images, layout.image_shape)
 
 
-def _refusing_without_warnings() -> np.errstate:
-    """Leave it to an error to tell of infinities, and of what float32 cannot hold."""
-    return np.errstate(over="ignore", invalid="ignore")
+@contextmanager
+def _validating(name: str) -> Iterator[None]:
+    """Let errors name the argument, and tell of what float32 cannot hold by themselves.
+
+    scikit-learn's do not where a value cannot be turned into a number, and numpy warns
+    of infinities before they are refused.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            yield
+        except TypeError as error:
+            msg = f"{name} cannot be read: {error}"
+            raise TypeError(msg) from error
 
 
 def _check_numeric(dtype: np.dtype) -> None:
@@ -1008,10 +1019,10 @@ def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
         return int(np.random.SeedSequence().generate_state(1)[0])
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31 - 1))
-    if not isinstance(random_state, Integral) or random_state < 0:
+    if not isinstance(random_state, Integral) or not 0 <= random_state <= MAX_SEED:
         msg = (
-            f"random_state must be a non-negative integer, a RandomState instance or "
-            f"None, got {random_state!r}."
+            f"random_state must be an integer from 0 to {MAX_SEED}, a RandomState "
+            f"instance or None, got {random_state!r}."
         )
         raise ValueError(msg)
     return int(random_state)

@@ -22,6 +22,7 @@ from skvae.architecture import (
     OPTIMIZERS,
     Architecture,
 )
+from skvae.draws import MAX_SEED
 from skvae.images import caller_shapes, parse_value_range
 
 # Raised with each change after which states of before need another treatment.
@@ -168,8 +169,8 @@ def _check_weights(weights: dict[str, Any], architecture: Architecture) -> None:
 
 def _check_training(private: dict[str, Any], architecture: Architecture) -> None:
     """See that training could go on."""
-    if type(private["seed"]) is not int or private["seed"] < 0:
-        _refuse("_state_['seed']", private["seed"], "a non-negative int")
+    if type(private["seed"]) is not int or not 0 <= private["seed"] <= MAX_SEED:
+        _refuse("_state_['seed']", private["seed"], f"an int from 0 to {MAX_SEED}")
     _check_positive("_state_['noise_variance']", private["noise_variance"])
     optimizer = private["optimizer"]
     _check_choice("_state_['optimizer']", optimizer, OPTIMIZERS)
@@ -180,11 +181,12 @@ def _check_training(private: dict[str, Any], architecture: Architecture) -> None
     if not isinstance(arrays, list) or len(arrays) != len(expected):
         _refuse(where, arrays, f"a list of {len(expected)} arrays")
     for i, (array, kind) in enumerate(zip(arrays, expected, strict=True)):
-        shape = (architecture.n_weights,) if kind == "weights" else ()
+        is_of_weights = kind in ("means", "squares")
+        shape = (architecture.n_weights,) if is_of_weights else ()
         dtype = np.int64 if kind == "count" else np.float32
         _check_array(f"{where}[{i}]", array, shape, dtype)
-        if kind == "count" and array < 0:
-            _refuse(f"{where}[{i}]", array, "a count")
+        if kind != "means" and (array < 0).any():
+            _fail(f"{where}[{i}]", "negative", "what is not")
 
 
 def _check_history(history: Any, n_epochs: Any) -> None:

@@ -28,6 +28,7 @@ BAD_EVERYWHERE = {
     "complex rows": (ROWS + 1j, "Complex data not supported"),
     "sparse": (sparse.csr_array(ROWS), "[Ss]parse"),
     "strings": (ROWS.astype(str).tolist(), "strings"),
+    "objects": (np.full((20, 64), object()), "X cannot be read"),
     "words": ([["a", "b"], ["c", "d"]], "strings|convert"),
     "dates": (ROWS.astype("M8[s]"), "numeric"),
     "no rows": (GOOD[:0], "0 sample"),

@@ -255,6 +255,20 @@ def test_a_refused_state_changes_nothing(kinds):
     assert vars(vae) == before
 
 
+def test_seeds_are_those_that_numpy_takes(kinds):
+    state = kinds[0].__getstate__()
+    for seed in (-1, 2**32):
+        private = {**state["_state_"], "seed": seed}
+        with pytest.raises(ValueError, match=r"_state_\['seed'\]"):
+            loaded({**state, "_state_": private})
+        with pytest.raises(ValueError, match="integer from 0 to 4294967295"):
+            kinds[0].sample(random_state=seed)
+    private["seed"] = 2**32 - 1
+    vae = loaded({**state, "_state_": private})
+    encoded = vae.to_keras().encoder(np.zeros((2, 8, 8, 1), np.float32))
+    assert len(encoded[0]) == 2
+
+
 def test_a_newer_format_and_none_are_named(kinds):
     state = kinds[0].__getstate__()
     with pytest.raises(ValueError, match="newer version of skvae, in format 2"):
@@ -294,9 +308,19 @@ def test_optimizers_have_the_variables_that_are_said(rows, optimizer, dtype_poli
     kinds["float32", (n_weights,)] = "weights"
     arrays = vae._state_["optimizer_arrays"]
     expected = OPTIMIZERS[optimizer]
+    if "squares" in expected:
+        state = vae.__getstate__()
+        arrays = list(state["_state_"]["optimizer_arrays"])
+        at = len(arrays) - len(expected) + expected.index("squares")
+        arrays[at] = arrays[at] - 1
+        negative = {**state["_state_"], "optimizer_arrays": arrays}
+        with pytest.raises(ValueError, match=rf"arrays'\]\[{at}\] is negative"):
+            loaded({**state, "_state_": negative})
     if dtype_policy == "mixed_float16":
         expected = LOSS_SCALE_VARIABLES + expected
-    assert tuple(kinds[a.dtype.name, a.shape] for a in arrays) == expected
+    of_weights = {"means": "weights", "squares": "weights"}
+    expected = [of_weights.get(kind, kind) for kind in expected]
+    assert [kinds[a.dtype.name, a.shape] for a in arrays] == expected
 
 
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
