@@ -65,9 +65,9 @@ GRID_TURNS = 3
 # Side, setting and command of each grid search.
 GRID_SEARCHES = (
     ("skvae", "default", "grid_skvae.py 1 threading"),
-    ("skvae", "threads", "grid_skvae.py 1 threading"),
+    ("skvae", "set", "grid_skvae.py 1 threading"),
     ("skvae, 2 threads", "default", "grid_skvae.py 2 threading"),
-    ("skvae, 2 threads", "threads", "grid_skvae.py 2 threading"),
+    ("skvae, 2 threads", "set", "grid_skvae.py 2 threading"),
     ("skvae, 2 processes", "default", "grid_skvae.py 2 loky"),
     ("Keras", "default", "grid_keras.py"),
     ("PyTorch", "default", "grid_torch.py"),
@@ -104,9 +104,9 @@ def common_sides(task: str) -> list[Side]:
     """The sides that train and encode, ConvVAE's first."""
     return [
         Side(f"skvae_side:{task}", "default"),
-        Side(f"skvae_side:{task}", "threads"),
+        Side(f"skvae_side:{task}", "set"),
         Side(f"keras_side:{task}", "default"),
-        Side(f"keras_side:{task}", "threads"),
+        Side(f"keras_side:{task}", "set"),
         Side(f"torch_side:{task}", "default"),
     ]
 

@@ -18,10 +18,11 @@ from matplotlib.ticker import LogLocator, NullLocator
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The environment of TensorFlow's processes. With one thread within an operation, the
-# other cores are left to other operations.
-THREAD_SETTING = {"TF_NUM_INTRAOP_THREADS": "1"}
-SETTINGS: dict[str, dict[str, str]] = {"default": {}, "threads": THREAD_SETTING}
+# The environment of TensorFlow's processes: none, and what README.md says to set. With
+# one thread within an operation, the other cores are left to other operations; oneDNN
+# TensorFlow takes by itself on some processors only.
+_VARIABLES = {"TF_NUM_INTRAOP_THREADS": "1", "TF_ENABLE_ONEDNN_OPTS": "1"}
+SETTINGS: dict[str, dict[str, str]] = {"default": {}, "set": _VARIABLES}
 
 _RATES, _DURATIONS = {"images/s"}, {"ms", "s"}
 
@@ -39,7 +40,7 @@ class Series(NamedTuple):
     @property
     def label(self) -> str:
         """Side and setting."""
-        return self.side if self.setting == "default" else f"{self.side}, threads set"
+        return self.side if self.setting == "default" else f"{self.side}, set"
 
 
 class Ratio(NamedTuple):
@@ -67,10 +68,11 @@ def ratios(series: list[Series]) -> list[Ratio]:
 
 def write_csv(series: list[Series], path: Path) -> None:
     """One line a side, then one a ratio, below the machine's."""
-    threads = [f"# threads: {name}={value}" for name, value in THREAD_SETTING.items()]
+    variables = " ".join(f"{name}={value}" for name, value in _VARIABLES.items())
+    lines = [*machine_lines(), f"# set: {variables}"]
     names = ["workload", "side", "setting", "against", "against_setting", "unit"]
     with path.open("w", newline="") as file:
-        file.writelines(f"{line}\n" for line in [*machine_lines(), *threads])
+        file.writelines(f"{line}\n" for line in lines)
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*names, "median", "min", "max", "n", "form"])
         for one in series:
@@ -88,7 +90,7 @@ def print_table(series: list[Series]) -> None:
         for own, other, values in ratios(series)
     }
     print("\nmedian (least to greatest of all turns)")
-    print(f"{'':<88}{'times as fast is skvae':<28}skvae, threads set")
+    print(f"{'':<88}{'times as fast is skvae':<28}skvae, set")
     for workload in dict.fromkeys(one.workload for one in series):
         print(workload)
         for one in series:
@@ -124,7 +126,7 @@ def _draw_panel(axis: Any, title: str, shown: list[Ratio]) -> None:
     shown = [ratio for ratio in shown if ratio.other.side != "skvae"]
     labels = dict.fromkeys(other.label for _, other, _ in shown)
     places = {label: -i for i, label in enumerate(labels)}
-    for i, label in enumerate(["skvae", "skvae, threads set"]):
+    for i, label in enumerate(["skvae", "skvae, set"]):
         bars = [ratio for ratio in shown if ratio.own.label == label]
         heights = [places[other.label] + 0.2 - 0.4 * i for _, other, _ in bars]
         middles = np.array([median(values) for _, _, values in bars])
