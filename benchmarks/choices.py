@@ -1,10 +1,10 @@
 """What each hyperparameter changes, one at a time, on small and on larger images.
 
-Scikit-learn's digits (8 x 8 pixels) and patches of its two photographs (32 x 32, grey),
-trained with early stopping and judged on images that were held out: the patches of one
-half of each photograph train, those of the other half are held out.
+Scikit-learn's digits (8 x 8 pixels) and patches of its two photographs (32 x 32 and
+64 x 64, grey), trained with early stopping and judged on images that were held out: the
+patches of one half of each photograph train, those of the other half are held out.
 
-In a checkout, some 10 minutes on 2 cores:
+In a checkout, some 30 minutes on 2 cores:
 
     pip install -e '.[benchmarks]'
     python benchmarks/choices.py
@@ -36,6 +36,7 @@ PATCHES_A_HALF = 200  # of each photograph
 BASES: dict[int, dict[str, Any]] = {
     8: {"latent_dim": 8, "hidden_layers": 2, "filters": 32, "epochs": 200},
     32: {"latent_dim": 16, "hidden_layers": 3, "filters": 16, "epochs": 100},
+    64: {"latent_dim": 32, "hidden_layers": 4, "filters": 16, "epochs": 100},
 }
 COLUMNS = (
     "image_size",

@@ -15,7 +15,9 @@ vae = ConvVAE(2, filters=4, hidden_layers=2, epochs=1, random_state=0)
 """
 
 
-def test_one_step_agrees_across_thread_counts(run_python, tmp_path):
+def test_one_step_agrees_across_thread_counts_with_and_without_onednn(
+    run_python, tmp_path
+):
     """Batches of 19 and of 2 images, which no number of threads here divides."""
     script = ONE_STEP + (
         "vae.set_params(batch_size=19, optimizer='sgd').fit(X)\n"
@@ -23,12 +25,14 @@ def test_one_step_agrees_across_thread_counts(run_python, tmp_path):
         "print(threads.n_parts(vae._architecture(), 19))\n"
         "np.savez({!r}, **vae.weights_)\n"
     )
+    within, between = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
+    onednn = "TF_ENABLE_ONEDNN_OPTS"  # by default the processor decides
     settings = {
-        "one": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
-        "2": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"},
-        "4": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "4"},
-        "wide 2": {"TF_NUM_INTRAOP_THREADS": "2"},
-        "wide 4": {"TF_NUM_INTRAOP_THREADS": "4"},
+        "one": {within: "1", between: "1", onednn: "0"},
+        "2": {within: "1", between: "2", onednn: "1"},
+        "4": {within: "1", between: "4"},
+        "wide 2": {within: "2", onednn: "1"},
+        "wide 4": {within: "4"},
     }
     n_parts = {
         name: int(run_python(script.format(f"{name}.npz"), **setting))
