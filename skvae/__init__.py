@@ -10,6 +10,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     )
     raise ImportError(msg)
 
+import skvae.forks  # noqa: F401  sees forks from here on
 from skvae.checkpoint import Checkpoint
 from skvae.displays import (
     LatentSpaceDisplay,

@@ -140,10 +140,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"{text!r} is no positive integer"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _load(path: Path | None, size: tuple[int, int], *, is_grey: bool) -> _Images:
@@ -159,7 +159,7 @@ def _load_folder(folder: Path, size: tuple[int, int], *, is_grey: bool) -> _Imag
     try:
         from skvae.pictures import read_pictures  # noqa: PLC0415  an extra
     except ImportError as error:
-        msg = "reading pictures needs Pillow: pip install 'skvae[pictures]'"
+        msg = "reading pictures needs Pillow: pip install pillow"
         raise ImportError(msg) from error
     images, unreadable = read_pictures(folder, size, is_grey=is_grey)
     for file, reason in unreadable.items():

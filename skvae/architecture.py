@@ -36,6 +36,9 @@ DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 # All weights are one array, whose length TensorFlow counts in 32 bits.
 MAX_WEIGHTS = 2**31 - 1
 
+# More only make a single pixel smaller.
+MAX_HIDDEN_LAYERS = 30
+
 # What a layer gives for all images that are computed at once has at most so many bytes.
 # An array of 2^25 or more gets new pages from the C library each time, which the
 # operating system clears at their first use: three times as slow as the work itself.

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from skvae.training import Outcome
@@ -40,17 +40,18 @@ __all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitTasks", "fitted_so_far"]
 
 HAS_CALLBACKS = hasattr(CallbackSupportMixin, "set_callbacks")
 
-# What each estimator's fit has come to, while its callbacks are called.
-_under_way: WeakKeyDictionary[Any, Callable[[], dict[str, Any]]] = WeakKeyDictionary()
+# What the fit has come to whose callbacks are called: each thread's own, and the
+# innermost, if a callback fits.
+_under_way: ContextVar[Callable[[], dict[str, Any]]] = ContextVar("_under_way")
 
 
-def fitted_so_far(estimator: Any) -> dict[str, Any]:
-    """Fitted attributes of an estimator, for a callback at the end of a task.
+def fitted_so_far() -> dict[str, Any]:
+    """Fitted attributes of the estimator whose callback asks, at the end of a task.
 
     scikit-learn works out the `fitted_estimator` that a callback has as a parameter for
     each call; this is for one that does not always need it.
     """
-    return _under_way[estimator]()
+    return _under_way.get()()
 
 
 class FitTasks:
@@ -105,7 +106,7 @@ class FitTasks:
 
     def _end(self, context: Any, fitted: Callable[[], dict[str, Any]]) -> bool:
         estimator = self._shown["estimator"]
-        _under_way[estimator] = fitted
+        token = _under_way.set(fitted)
 
         def hiding_earlier() -> dict[str, Any]:
             attributes = fitted()
@@ -119,4 +120,4 @@ class FitTasks:
                 )
             )
         finally:
-            del _under_way[estimator]
+            _under_way.reset(token)

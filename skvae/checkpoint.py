@@ -95,7 +95,7 @@ class Checkpoint:
         if is_epoch and (context.task_id + 1) % self.every:
             return
         fitted = clone(estimator).set_callbacks()
-        vars(fitted).update(fitted_so_far(estimator))
+        vars(fitted).update(fitted_so_far())
         self._write(fitted)
 
     def teardown(self, estimator: Any, context: Any) -> None:

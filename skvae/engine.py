@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
@@ -45,9 +45,10 @@ Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
 # layers have room to multiply them before float32 overflows.
 LARGEST_PIXEL = 1e18
 
-# How many architectures stay compiled, and how many weights they have together: with
-# Adam, 12 bytes each. The least recently used goes first; the newest, and those that a
-# fit has leased, stay. TensorFlow keeps some 6 MB of each one that goes.
+# How many networks stay compiled, and how many weights they have together: with Adam,
+# 12 bytes each. One with several trainers counts once for each. The least recently used
+# goes first; the newest, and those that a fit has leased, stay. TensorFlow keeps some
+# 6 MB of each one that goes.
 MAX_NETWORKS = 64
 MAX_WEIGHTS_KEPT = 2**25
 
@@ -112,12 +113,14 @@ class Network:
         self.architecture = architecture
         self._shapes = list(architecture.weight_shapes.values())
         self._sizes = [math.prod(shape) for shape in self._shapes]
+        self.n_weights = sum(self._sizes)
         self._n_encoder_weights = sum(
             path.startswith("encoder") for path in architecture.weight_shapes
         )
-        # What `trainer` leases, and those that are with a fit. A fit that Ctrl-C ends
-        # in an unlucky moment gives none back; it is then nobody's.
-        self.idle_trainers: defaultdict[tuple[Any, ...], list[Any]] = defaultdict(list)
+        # What `trainer` leases, the last that came back last, and those that are with a
+        # fit. A fit that Ctrl-C ends in an unlucky moment gives none back; it is then
+        # nobody's.
+        self.idle_trainers: list[Any] = []
         self.leased_trainers: WeakSet[Any] = WeakSet()
         image_shape = architecture.image_shape
         units = (SCALAR, SCALAR)
@@ -129,6 +132,11 @@ class Network:
         self.score = GraphFunction(
             self._score, image_shape, _VECTOR, *units, SCALAR, INTEGER, *_DRAWS
         )
+
+    @property
+    def n_kept(self) -> int:
+        """How many times it counts among those that are kept."""
+        return max(1, len(self.idle_trainers) + len(self.leased_trainers))
 
     # The parts of the graph, shared with `Trainer`.
 
@@ -297,22 +305,28 @@ def shared_network(architecture: Architecture) -> Network:
     with lock:
         if architecture not in _networks:
             _networks[architecture] = Network(architecture)
-            _drop_oldest()
+            keep_to_bounds()
         _networks.move_to_end(architecture)
         return _networks[architecture]
 
 
-def _drop_oldest() -> None:
-    """Keep to the bounds on the number of networks and of their weights."""
-    n_kept = len(_networks)
-    n_weights = sum(architecture.n_weights for architecture in _networks)
-    for architecture in list(_networks)[:-1]:
-        if n_kept <= MAX_NETWORKS and n_weights <= MAX_WEIGHTS_KEPT:
-            return
-        if not _networks[architecture].leased_trainers:
+def keep_to_bounds() -> None:
+    """Drop networks, and trainers of those that have several, beyond the bounds."""
+    newest = next(reversed(_networks), None)
+    for architecture, shared in list(_networks.items()):
+        while shared.idle_trainers and shared.n_kept > 1 and _is_beyond_bounds():
+            del shared.idle_trainers[0]
+        is_in_use = architecture == newest or shared.leased_trainers
+        if not is_in_use and _is_beyond_bounds():
             del _networks[architecture]
-            n_kept -= 1
-            n_weights -= architecture.n_weights
+
+
+def _is_beyond_bounds() -> bool:
+    kept = [(shared.n_kept, shared.n_weights) for shared in _networks.values()]
+    return (
+        sum(n_kept for n_kept, _ in kept) > MAX_NETWORKS
+        or sum(n_kept * n_weights for n_kept, n_weights in kept) > MAX_WEIGHTS_KEPT
+    )
 
 
 def keras_models(

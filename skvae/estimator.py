@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import wraps
 from inspect import Parameter, signature
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,7 @@ from skvae.architecture import (
     ACTIVATIONS,
     DTYPE_POLICIES,
     LIKELIHOODS,
+    MAX_HIDDEN_LAYERS,
     MAX_WEIGHTS,
     OPTIMIZERS,
     Architecture,
@@ -41,7 +42,7 @@ from skvae.architecture import (
 from skvae.callbacks import CallbackSupportMixin, FitTasks
 from skvae.collapse import collapse_message
 from skvae.draws import MAX_SEED, Stream, stream
-from skvae.exceptions import PosteriorCollapseWarning, warn_user
+from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.images import (
     ImageLayout,
     auto_value_range,
@@ -63,11 +64,33 @@ if TYPE_CHECKING:
 Images: TypeAlias = ArrayLike | StoredArray
 
 _COUNT = Interval(Integral, 1, None, closed="left")
-_FLOAT32 = np.finfo(np.float32)  # what graphs compute with
-_NOT_NEGATIVE = Interval(Real, 0, float(_FLOAT32.max), closed="both")
-_POSITIVE = Interval(Real, float(_FLOAT32.tiny), float(_FLOAT32.max), closed="both")
+# What graphs compute with. As float64: Python's floats would be cast to a float16 that
+# is compared with them, and overflow.
+_FLOAT32 = np.finfo(np.float32)
+_TINY, _MAX = np.float64(_FLOAT32.tiny), np.float64(_FLOAT32.max)
+_NOT_NEGATIVE = Interval(Real, 0, _MAX, closed="both")
+_POSITIVE = Interval(Real, _TINY, _MAX, closed="both")
+
+# numpy and TensorFlow count in 64 and 32 bits.
+_MAX_COUNT = 2**31 - 1
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _of_one_fit(method: _Method) -> _Method:
+    """Let a method work on what is fitted now, whatever another thread's fit changes.
+
+    A fit replaces all attributes by others in one assignment, and leaves these whole.
+    """
+
+    @wraps(method)
+    def call(self: ConvVAE, *args: Any, **kwargs: Any) -> Any:
+        now = object.__new__(type(self))
+        now.__dict__ = self.__dict__.copy()
+        check_is_fitted(now)
+        return method(now, *args, **kwargs)
+
+    return cast("_Method", call)
 
 
 def _can_fit_partially(estimator: ConvVAE) -> bool:
@@ -267,7 +290,7 @@ class ConvVAE(
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "latent_dim": [_COUNT],
         "filters": [_COUNT],
-        "hidden_layers": [Interval(Integral, 1, 30, closed="both")],
+        "hidden_layers": [Interval(Integral, 1, MAX_HIDDEN_LAYERS, closed="both")],
         "kernel_size": [_COUNT],
         "input_shape": [tuple, list, None],
         "last_activation": [StrOptions(set(ACTIVATIONS))],
@@ -284,7 +307,7 @@ class ConvVAE(
         "n_iter_no_change": [_COUNT],
         "tol": [_NOT_NEGATIVE],
         "value_range": [StrOptions({"auto"}), tuple, list],
-        "sampler": [HasMethods(["fit", "sample", "set_params"]), None],
+        "sampler": [HasMethods(["fit", "sample", "get_params", "set_params"]), None],
         "dtype_policy": [StrOptions(set(DTYPE_POLICIES))],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
@@ -441,6 +464,7 @@ class ConvVAE(
         """
         return self._fit(X, y, None, 1, is_continued=hasattr(self, "weights_"))
 
+    @_of_one_fit
     def transform(self, X: Images, out: Any = None) -> NDArray[np.float32]:
         """Encode images.
 
@@ -465,11 +489,11 @@ class ConvVAE(
             If X is not finite, numeric and dense, or has another shape than in `fit`;
             if `out` has another shape than the result, or neither float32 nor float64.
         """
-        check_is_fitted(self)
         images = self._read_images(X)
-        _check_out(out, (len(images), self._n_features_out))
+        _check_out(out, (len(images), self._n_features_out), X)
         return self._network().encode_to_mean(images, out)
 
+    @_of_one_fit
     def posterior(self, X: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Encode images to the distribution of their latents.
 
@@ -490,10 +514,9 @@ class ConvVAE(
         ValueError, TypeError
             As `transform`.
         """
-        check_is_fitted(self)
-        images = self._read_images(X)
-        return self._network().encode(images)
+        return self._network().encode(self._read_images(X))
 
+    @_of_one_fit
     def inverse_transform(self, Z: ArrayLike, out: Any = None) -> NDArray[np.float32]:
         """Decode latents.
 
@@ -515,12 +538,15 @@ class ConvVAE(
             If Z is not finite, numeric and dense, or has another number of columns; if
             `out` has another shape than the result, or neither float32 nor float64.
         """
-        check_is_fitted(self)
-        with _validating("Z"):
+        with naming("Z"):
             latents = check_array(
-                with_shape(Z, "Z"), dtype=np.float32, input_name="Z", estimator=self
+                with_shape(Z, "Z"), input_name="Z", ensure_all_finite=False
             )
-        latent_dim = self._state_["architecture"]["latent_dim"]
+            _check_numeric(latents.dtype, "Z")
+            latents = check_array(
+                latents, dtype=np.float32, input_name="Z", estimator=self
+            )
+        latent_dim = self._n_features_out
         if latents.shape[1] != latent_dim:
             msg = (
                 f"Z has {latents.shape[1]} columns, but ConvVAE was fitted with "
@@ -528,9 +554,10 @@ class ConvVAE(
             )
             raise ValueError(msg)
         caller_shape = self._layout().caller_shape
-        _check_out(out, (len(latents), *caller_shape))
+        _check_out(out, (len(latents), *caller_shape), Z)
         return self._network().decode(latents, caller_shape, out)
 
+    @_of_one_fit
     def sample(
         self,
         n_samples: int = 1,
@@ -558,17 +585,17 @@ class ConvVAE(
         ValueError
             If `n_samples` is less than 1, or if the sampler draws no finite latents.
         """
-        check_is_fitted(self)
-        n_samples = check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        n_samples = _checked_count("n_samples", n_samples)
         seed = _draw_seed(self.random_state if random_state is None else random_state)
         rng = stream(seed, Stream.SAMPLES)
-        latent_dim = self._state_["architecture"]["latent_dim"]
+        latent_dim = self._n_features_out
         if getattr(self, "sampler_", None) is not None:
             z = draw_latents(self.sampler_, n_samples, latent_dim, rng)
         else:
             z = rng.standard_normal((n_samples, latent_dim), dtype=np.float32)
         return self._network().decode(z, self._layout().caller_shape)
 
+    @_of_one_fit
     def score_samples(self, X: Images, n_draws: int = 64) -> NDArray[np.float64]:
         """Estimate the log-likelihood of each image.
 
@@ -601,8 +628,7 @@ class ConvVAE(
         .. [1] Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders",
            ICLR 2016, https://arxiv.org/abs/1509.00519
         """
-        check_is_fitted(self)
-        n_draws = check_scalar(n_draws, "n_draws", Integral, min_val=1)
+        n_draws = _checked_count("n_draws", n_draws)
         images = self._read_images(X)
         noise_variance = self._state_["noise_variance"]
         if getattr(self, "noise_variance_", None) is not None:
@@ -631,6 +657,7 @@ class ConvVAE(
         """
         return float(np.mean(self.score_samples(X)))
 
+    @_of_one_fit
     def to_keras(self) -> KerasModels:
         """Make Keras models with the fitted weights.
 
@@ -646,7 +673,6 @@ class ConvVAE(
         """
         from skvae import engine
 
-        check_is_fitted(self)
         return engine.keras_models(
             self._architecture(), self.weights_, self._state_["seed"]
         )
@@ -692,7 +718,8 @@ class ConvVAE(
 
         # scikit-learn leaves it out in the later calls of partial_fit.
         self._validate_params()
-        X = with_shape(X)
+        with naming("X"):
+            X = with_shape(X)
         job = self._job(X, X_val, epochs, is_continued=is_continued)
         tasks = FitTasks(
             self,
@@ -753,13 +780,17 @@ class ConvVAE(
         training_rows: np.ndarray | range = range(len(images))
         validation_images: np.ndarray | StoredImages | Selection | None = None
         if X_val is not None:
-            validation_images = _read_images(recorder, X_val, layout, reset=False)
+            validation_images = _read_images(
+                recorder, X_val, layout, reset=False, name="X_val"
+            )
             _warn_of_clipping(validation_images, architecture, value_range)
         elif self.early_stopping:
             training_rows, held_out = self._split(len(images), start.seed)
             validation_images = Selection(images, held_out)
 
-        recorded = {"n_features_in_", "feature_names_in_"} & set(vars(recorder))
+        recorded: dict[str, Any] = {"n_features_in_": layout.n_pixels}
+        if hasattr(recorder, "feature_names_in_"):
+            recorded["feature_names_in_"] = recorder.feature_names_in_
         return Job(
             architecture,
             training.Settings(
@@ -777,7 +808,7 @@ class ConvVAE(
             start,
             earlier_history=self.history_ if is_continued else {},
             caller_shape=layout.caller_shape,
-            recorded={name: getattr(recorder, name) for name in recorded},
+            recorded=recorded,
             sampler=sampler,
         )
 
@@ -810,7 +841,8 @@ class ConvVAE(
         if self.input_shape is not None:
             image_shape = parse_input_shape(self.input_shape)
         if not is_continued:
-            return infer_layout(shape, image_shape)
+            with naming("X"):
+                return infer_layout(shape, image_shape)
         if image_shape not in (None, self.input_shape_):
             raise ValueError(_changed("input_shape", image_shape, self.input_shape_))
         return self._layout()
@@ -904,7 +936,7 @@ class ConvVAE(
 
 
 def _read_images(
-    recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool
+    recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool, name: str = "X"
 ) -> np.ndarray | StoredImages:
     """Validate X, in the caller's layout, as images (n, H, W, C) in its dtype.
 
@@ -912,22 +944,22 @@ def _read_images(
     number of features, and what is wrong with X, are what it always says. What is
     stored elsewhere than in memory is validated when it is read.
     """
-    X = with_shape(X)
-    if is_stored(X):
-        return _open_images(recorder, X, layout, reset=reset)
-    rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))
-    with _validating("X"):
+    with naming(name):
+        X = with_shape(X, name)
+        if is_stored(X):
+            return _open_images(recorder, X, layout, reset=reset, name=name)
+        rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))
         rows = validate_data(recorder, rows, reset=reset)
-    _check_numeric(rows.dtype)
-    return layout.to_images(rows)
+        _check_numeric(rows.dtype, name)
+        return layout.to_images(rows)
 
 
 def _open_images(
-    recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool
+    recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool, name: str
 ) -> StoredImages:
     """As `_read_images`, but validate only what X says of itself, and rows as read."""
     layout.check_shape(X.shape)
-    _check_numeric(X.dtype)
+    _check_numeric(X.dtype, name)
     n_images, *caller_shape = X.shape
     stand_in = np.broadcast_to(
         np.zeros((), X.dtype), (n_images, math.prod(caller_shape))
@@ -937,45 +969,45 @@ def _open_images(
 
     def to_images(part: np.ndarray) -> np.ndarray:
         rows = layout.to_rows(part)
-        with _validating("X"):
-            rows = check_array(rows, input_name="X", estimator=recorder)
+        with naming(name):
+            rows = check_array(rows, input_name=name, estimator=recorder)
         return layout.to_images(rows)
 
     return StoredImages(X, to_images, layout.image_shape)
 
 
-@contextmanager
-def _validating(name: str) -> Iterator[None]:
-    """Let errors name the argument, and tell of what float32 cannot hold by themselves.
-
-    scikit-learn's do not where a value cannot be turned into a number, and numpy warns
-    of infinities before they are refused.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        try:
-            yield
-        except TypeError as error:
-            msg = f"{name} cannot be read: {error}"
-            raise TypeError(msg) from error
-
-
-def _check_numeric(dtype: np.dtype) -> None:
+def _check_numeric(dtype: np.dtype, name: str) -> None:
     if dtype.kind not in "buif":
-        msg = f"X must be numeric, got dtype {dtype}."
+        msg = f"{name} must be numeric, got dtype {dtype}."
         raise ValueError(msg)
 
 
-def _check_out(out: Any, shape: tuple[int, ...]) -> None:
-    """See that an array for results has their shape and can hold float32."""
+def _checked_count(name: str, value: Any) -> int:
+    return int(check_scalar(value, name, Integral, min_val=1, max_val=_MAX_COUNT))
+
+
+def _check_out(out: Any, shape: tuple[int, ...], source: Any) -> None:
+    """See that an array for results has their shape and can hold them.
+
+    While it is written, what they are computed from is still being read.
+    """
     if out is None:
         return
-    if tuple(getattr(out, "shape", ())) != shape:
-        msg = f"out must have the result's shape {shape}, got {np.shape(out)}."
-        raise ValueError(msg)
     dtype = getattr(out, "dtype", None)
     if dtype not in (np.float32, np.float64):
         msg = f"out must be an array of float32 or float64, got dtype {dtype}."
         raise TypeError(msg)
+    if out.shape != shape:
+        msg = f"out must have the result's shape {shape}, got {out.shape}."
+        raise ValueError(msg)
+    if not isinstance(out, np.ndarray):
+        return
+    if not out.flags.writeable:
+        msg = "out is read-only. Give an array that can be written to."
+        raise ValueError(msg)
+    if isinstance(source, np.ndarray) and np.shares_memory(out, source):
+        msg = "out shares memory with the input. Give another array."
+        raise ValueError(msg)
 
 
 def _warn_of_clipping(

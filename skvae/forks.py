@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 _is_without_threads = False
 
@@ -53,3 +54,8 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # Windows has no forks
     os.register_at_fork(after_in_child=_after_fork)
+
+# Where this is imported in a fork only: TensorFlow never starts with a single thread.
+_threads = Path("/proc/self/task")
+if _threads.is_dir() and len(list(_threads.iterdir())) == 1:
+    _after_fork()

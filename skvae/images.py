@@ -57,13 +57,13 @@ class ImageLayout:
             If the array is in another layout.
         """
         if len(shape) != 2 and tuple(shape[1:]) != self.caller_shape:
-            own = ", ".join(map(str, ("n", *self.caller_shape)))
-            or_own = f" or an array of shape ({own})" if self.caller_shape[1:] else ""
+            own = ", ".join(map(str, self.caller_shape))
+            or_own = f" or array of shape (n, {own})" if self.caller_shape[1:] else ""
             msg = (
                 f"Got X of shape {tuple(shape)} where "
                 f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]} were given to fit. "
                 f"Expected 2D array of shape (n, {self.n_pixels}){or_own}. "
-                f"Reshape your data: X.reshape(1, -1) if it is one image."
+                f"Reshape your data if it is such images: X.reshape(-1, {own})."
             )
             raise ValueError(msg)
 
@@ -83,9 +83,20 @@ def with_shape(X: Any, name: str = "X") -> Any:
     Raises
     ------
     ValueError
-        If they are ragged.
+        If they are ragged, if the shape is not known, or if values are masked.
     """
     if hasattr(X, "shape"):
+        if not isinstance(X.shape, tuple) or not all(
+            isinstance(length, Integral) for length in X.shape
+        ):
+            msg = (
+                f"{name} has the shape {X.shape!r}, expected a tuple of ints. A dask "
+                f"array's compute_chunk_sizes() finds them."
+            )
+            raise ValueError(msg)
+        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+            msg = f"{name} has masked values. Replace them: {name}.filled(value)."
+            raise ValueError(msg)
         return X
     try:
         return np.asarray(X)
@@ -224,7 +235,10 @@ def parse_value_range(value_range: Sequence[float]) -> tuple[float, float]:
     """
     limits = np.finfo(np.float32)
     if len(value_range) == 2 and all(isinstance(end, Real) for end in value_range):
-        low, high = map(float, value_range)
+        try:
+            low, high = map(float, value_range)
+        except OverflowError:  # an int beyond float64
+            low = high = math.nan
         width = high - low
         is_resolved = width >= float(limits.tiny)
         if is_resolved and max(-low, high, width) <= float(limits.max):
@@ -247,4 +261,5 @@ def to_graph_dtype(array: np.ndarray) -> np.ndarray:
         return array.view(np.uint8) if kind == "b" else array
     if size <= 2 or (kind == "f" and size == 4):
         return array.astype(np.float32, copy=False)
-    return array.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):  # a longdouble that is refused as an infinity
+        return array.astype(np.float64, copy=False)

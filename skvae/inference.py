@@ -15,7 +15,7 @@ from skvae import engine, threads
 from skvae.architecture import Architecture
 from skvae.draws import RowDraws, row_draws
 from skvae.images import to_graph_dtype
-from skvae.storage import Selection, StoredImages
+from skvae.storage import Selection, StoredImages, check_file
 
 # What can be cut into batches.
 Rows = np.ndarray | StoredImages | Selection
@@ -157,6 +157,7 @@ class FittedNetwork:
 
         def store(start: int, results: list[np.ndarray]) -> None:
             for result, output in zip(results, outputs, strict=True):
+                check_file(output)
                 output[start : start + len(result)] = result
 
         starts = range(0, len(rows), size)

@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 from skvae.draws import Stream, stream
+from skvae.exceptions import naming
 
 
 def fit_sampler(
@@ -68,7 +69,8 @@ def draw_latents(
         drawn = sampler.sample(n_samples)
     # GaussianMixture gives the components, too.
     latents = drawn[0] if isinstance(drawn, tuple) and drawn else drawn
-    z = check_array(latents, dtype=np.float32, input_name="what sampler_ drew")
+    with naming("what sampler_ drew"):
+        z = check_array(latents, dtype=np.float32, input_name="what sampler_ drew")
     if z.shape != (n_samples, latent_dim):
         msg = (
             f"{sampler!r} drew an array of shape {z.shape}; expected latents of shape "

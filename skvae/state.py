@@ -19,6 +19,7 @@ from skvae.architecture import (
     DTYPE_POLICIES,
     LIKELIHOODS,
     LOSS_SCALE_VARIABLES,
+    MAX_HIDDEN_LAYERS,
     OPTIMIZERS,
     Architecture,
 )
@@ -98,8 +99,10 @@ def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
     for name, value in state.items():
         if not isinstance(name, str):
             _refuse("state", name, "names of attributes")
-        if callable(getattr(cls, name, None)) and not callable(value):
-            _refuse(name, value, "a method")
+        # Neither methods nor what scikit-learn keeps in the class.
+        is_method = callable(getattr(cls, name, None)) and callable(value)
+        if hasattr(cls, name) and not is_method:
+            _refuse(name, value, "what the class has")
     if is_fitted(state):
         _check_fitted(state)
     return state
@@ -120,7 +123,8 @@ def _check_format(number: Any) -> None:
     _check_count(FORMAT_NAME, number)
     if number > FORMAT:
         msg = (
-            f"This ConvVAE was saved by a newer version of skvae, in format {number}; "
+            f"This ConvVAE was saved by a newer version of skvae, in format "
+            f"{_shown(number)}; "
             f"this version reads up to format {FORMAT}. Install a newer skvae to load "
             f"it."
         )
@@ -149,6 +153,9 @@ def _architecture(value: Any, n_arrays: int) -> Architecture:
         _check_choice(f"{where}[{name!r}]", values[name], choices)
     for name in ("latent_dim", "filters", "hidden_layers", "kernel_size"):
         _check_count(f"{where}[{name!r}]", values[name])
+    if values["hidden_layers"] > MAX_HIDDEN_LAYERS:
+        expected = f"at most {MAX_HIDDEN_LAYERS}"
+        _refuse(f"{where}['hidden_layers']", values["hidden_layers"], expected)
     _check_counts(f"{where}['image_shape']", values["image_shape"])
     if len(values["image_shape"]) != 3:
         _refuse(f"{where}['image_shape']", values["image_shape"], "three ints")
@@ -195,7 +202,7 @@ def _check_history(history: Any, n_epochs: Any) -> None:
     for name, values in history.items():
         where = f"history_[{name!r}]"
         if not isinstance(values, list) or len(values) != n_epochs:
-            _refuse(where, values, f"a list of {reprlib.repr(n_epochs)} floats")
+            _refuse(where, values, f"a list of {_shown(n_epochs)} floats")
         for value in values:
             # A validation loss is missing for epochs without early stopping.
             if type(value) is not float or not (
@@ -277,7 +284,7 @@ def _check_array(
         _refuse(where, value, "an array")
     if value.shape != shape or value.dtype != dtype:
         got = f"an array of shape {value.shape} and dtype {value.dtype}"
-        _fail(where, got, f"shape {reprlib.repr(shape)} and dtype {dtype.__name__}")
+        _fail(where, got, f"shape {_shown(shape)} and dtype {dtype.__name__}")
     if not np.isfinite(value).all():
         _fail(where, "an array with NaN or infinity", "finite numbers")
 
@@ -305,7 +312,14 @@ def _check_positive(where: str, value: Any) -> None:
 
 
 def _refuse(where: str, value: Any, expected: str) -> NoReturn:
-    _fail(where, reprlib.repr(value), expected)
+    _fail(where, _shown(value), expected)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python does not print ints of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _fail(where: str, got: str, expected: str) -> NoReturn:

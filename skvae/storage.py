@@ -48,7 +48,7 @@ def image_bytes(images: np.ndarray | StoredImages) -> int:
 def is_stored(X: Any) -> bool:
     """Whether X is read in parts: a memory map, or what only looks like an array."""
     if isinstance(X, np.ndarray):
-        return isinstance(X, np.memmap)
+        return _memory_map(X) is not None
     # Neither tables nor sparse matrices.
     is_sliceable = hasattr(X, "__getitem__") and not hasattr(X, "tocsr")
     return is_sliceable and isinstance(getattr(X, "dtype", None), np.dtype)
@@ -78,7 +78,7 @@ class StoredImages:
         self._to_images = to_images
         self.shape = (int(array.shape[0]), *image_shape)
         self.dtype = array.dtype
-        # Not every storage can be read by two threads at a time.
+        # Not every storage can be read by two threads of a call at a time.
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class StoredImages:
         A slice of a memory map reads nothing yet: there, no other rows are touched.
         """
         try:
-            _check_file(self._array)
+            check_file(self._array)
             with self._lock:
                 run = self._array[start:stop]
                 n_rows = len(run)
@@ -172,18 +172,33 @@ class Selection:
         return self._images[rows]
 
 
-def _check_file(array: Any) -> None:
-    """See that the file behind a memory map is whole.
+def check_file(array: Any) -> None:
+    """See that the file behind a memory map, or a view of one, is whole.
 
-    Reading beyond the end of a file that was cut off ends the process.
+    Reading or writing beyond the end of a file that was cut off ends the process.
+
+    Raises
+    ------
+    OSError
+        If it is shorter than it was.
     """
-    mapped = array
+    memory_map = _memory_map(array)
+    if memory_map is None:
+        return
+    mapped: Any = memory_map
     while isinstance(mapped, np.ndarray):
         mapped = mapped.base
-    if not isinstance(array, np.memmap) or not isinstance(mapped, mmap.mmap):
+    if not isinstance(mapped, mmap.mmap):
         return
     # A map starts where a page does.
-    start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    start = memory_map.offset - memory_map.offset % mmap.ALLOCATIONGRANULARITY
     if mapped.size() < start + len(mapped):
-        msg = f"The file {array.filename} is shorter than when X was opened."
+        msg = f"The file {memory_map.filename} is shorter than when it was opened."
         raise OSError(msg)
+
+
+def _memory_map(array: Any) -> np.memmap | None:
+    """The memory map that an array is, or is a view of."""
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    return array if isinstance(array, np.memmap) else None

@@ -45,12 +45,13 @@ class Trainer:
     """Variables, optimizer and training graph of one network, for one fit at a time."""
 
     def __init__(
-        self, network: Network, optimizer: str, n_parts: int, replicas: Replicas
+        self, network: Network, optimizer: str, n_parts: int, strategy: Any
     ) -> None:
+        self.kind = (optimizer, n_parts, strategy)
         architecture = network.architecture
         self._network = network
         self._n_parts = n_parts
-        self.replicas = replicas
+        self.replicas = Replicas(strategy)
         self._weights = keras.Variable(
             np.zeros(architecture.n_weights), dtype="float32", name="weights"
         )
@@ -329,16 +330,15 @@ def leased_trainer(
         network = engine.shared_network(architecture)
         n_rows = math.ceil(batch_size / strategy.num_replicas_in_sync)
         n_parts = threads.n_parts(architecture, n_rows)
-        idle = network.idle_trainers[optimizer, n_parts, strategy]
-        if not idle:
+        kind = (optimizer, n_parts, strategy)
+        idle = network.idle_trainers
+        if not any(trainer.kind == kind for trainer in idle):
             # Its variables are no strategy's: a thread starts outside of all scopes.
             with ThreadPoolExecutor(1) as thread:
-                new = thread.submit(
-                    lambda: Trainer(network, optimizer, n_parts, Replicas(strategy))
-                )
-                idle.append(new.result())
-        trainer = idle.pop()
+                idle.append(thread.submit(lambda: Trainer(network, *kind)).result())
+        trainer = next(each for each in reversed(idle) if each.kind == kind)
         network.leased_trainers.add(trainer)
+        idle.remove(trainer)
     is_at_rest = True
     try:
         yield trainer
@@ -351,3 +351,4 @@ def leased_trainer(
             network.leased_trainers.discard(trainer)
             if is_at_rest:
                 idle.append(trainer)
+            engine.keep_to_bounds()

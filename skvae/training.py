@@ -68,7 +68,7 @@ class Settings:
     def kl_weight(self, epoch: int) -> float:
         """Weight of the KL in the loss of an epoch, counted from 0."""
         if epoch < self.kl_warmup_epochs:
-            return self.beta * epoch / self.kl_warmup_epochs
+            return self.beta * (epoch / self.kl_warmup_epochs)
         return self.beta
 
 
@@ -531,8 +531,8 @@ def _overflow_named() -> Iterator[None]:
 
 def _diverged(how: str) -> str:
     return (
-        f"Training diverged: {how}. Lower learning_rate (or beta, if it is large), or "
-        f"see that value_range covers the data."
+        f"Training diverged: {how}. Lower learning_rate (or beta or free_bits, if "
+        f"they are large), or see that value_range covers the data (and X_val)."
     )
 
 

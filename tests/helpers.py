@@ -92,4 +92,12 @@ def assert_unchanged(vae, before):
     assert repr(vae.get_params()) == repr(before.get_params())
     if hasattr(vae, "weights_"):
         assert_same_fit(vae, before)
-        assert vae.n_features_in_ == before.n_features_in_
+        for name in ("n_features_in_", "input_shape_", "value_range_"):
+            assert getattr(vae, name) == getattr(before, name), name
+        for name in ("feature_names_in_", "sampler_"):
+            assert repr(vars(vae).get(name)) == repr(vars(before).get(name)), name
+        private, earlier = dict(vae._state_), dict(before._state_)
+        arrays, earlier_arrays = (p.pop("optimizer_arrays") for p in (private, earlier))
+        assert private == earlier
+        for array, earlier_array in zip(arrays, earlier_arrays, strict=True):
+            np.testing.assert_array_equal(array, earlier_array)

@@ -2,6 +2,7 @@
 
 import copy
 
+import dask.array as da
 import numpy as np
 import pytest
 from helpers import TINY, assert_unchanged
@@ -19,6 +20,24 @@ def with_value(value):
     return X
 
 
+class NoArray:
+    """As a tensor that is part of a gradient."""
+
+    shape = (20, 64)
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("detach it first")
+
+
+class NoParameters:
+    """As a density of one's own, without scikit-learn's base."""
+
+    def fit(self, X):
+        return self
+
+    sample = set_params = fit
+
+
 # X, message
 BAD_EVERYWHERE = {
     "nan": (with_value(np.nan), "NaN"),
@@ -28,7 +47,16 @@ BAD_EVERYWHERE = {
     "complex rows": (ROWS + 1j, "Complex data not supported"),
     "sparse": (sparse.csr_array(ROWS), "[Ss]parse"),
     "strings": (ROWS.astype(str).tolist(), "strings"),
-    "objects": (np.full((20, 64), object()), "X cannot be read"),
+    "objects": (np.full((20, 64), object()), "X is refused: float"),
+    "ints beyond floats": ([[10**400] * 64] * 20, "X is refused: int too large"),
+    "beyond float64": (
+        np.full((20, 64), np.finfo(np.longdouble).max),
+        "too large|value.range",
+    ),
+    "masked": (np.ma.masked_less(ROWS, 0.5), "X has masked values"),
+    "a class": (np.ndarray, "X has the shape"),
+    "of unknown length": (da.from_array(ROWS)[da.from_array(ROWS)[:, 0] > 0], "chunk"),
+    "what cannot be an array": (NoArray(), "X is refused: detach it first"),
     "words": ([["a", "b"], ["c", "d"]], "strings|convert"),
     "dates": (ROWS.astype("M8[s]"), "numeric"),
     "no rows": (GOOD[:0], "0 sample"),
@@ -61,6 +89,8 @@ BAD_FITS = {
     "value_range infinite": ({"value_range": (0, np.inf)}, GOOD, "value.range"),
     "too large for float32": ({}, GOOD * 1e300, "float32"),
     "too small for float32": ({}, GOOD * 1e-300 - 1e-300, "float32"),
+    "value_range beyond floats": ({"value_range": (0, 10**400)}, GOOD, "value.range"),
+    "sampler that cannot be cloned": ({"sampler": NoParameters()}, GOOD, "sampler"),
     "bernoulli of linear outputs": (
         {"likelihood": "bernoulli", "last_activation": "linear"},
         GOOD,
@@ -155,7 +185,10 @@ def test_a_failed_fit_keeps_the_names_of_the_last_one():
         ([[0j, 0j]], "Complex data not supported"),
         ([[0.0, 0.0], [0.0]], "Z is ragged"),
         (np.zeros((0, 2)), "0 sample"),
-        ([["a", "b"]], "could not convert"),
+        ([["a", "b"]], "Z is refused"),
+        ([[10**400, 0]], "Z is refused: int too large"),
+        (np.zeros((3, 2), "M8[s]"), "Z must be numeric"),
+        (np.ma.masked_less(np.zeros((3, 2)), 1), "Z has masked values"),
     ],
 )
 def test_bad_latents_are_refused(fitted, Z, message):
@@ -166,9 +199,10 @@ def test_bad_latents_are_refused(fitted, Z, message):
 @pytest.mark.parametrize(
     ("X_val", "message"),
     [
-        (GOOD[:, :7], r"\(20, 7, 8\)"),
-        (ROWS[:, :9], "9 features"),
-        (with_value(np.nan), "NaN"),
+        (GOOD[:, :7], r"X_val is refused: .*\(20, 7, 8\)"),
+        (ROWS[:, :9], "X_val is refused: .*9 features"),
+        (with_value(np.nan), "X_val is refused: .*NaN"),
+        (with_value(0) * 1e30, "X_val"),
     ],
 )
 def test_bad_validation_images_are_refused(X_val, message):
@@ -176,6 +210,15 @@ def test_bad_validation_images_are_refused(X_val, message):
     with pytest.raises(ValueError, match=message):
         vae.fit(GOOD, X_val=X_val)
     assert not hasattr(vae, "n_features_in_")
+
+
+def test_numbers_of_small_dtypes_and_huge_ints_are_parameters(fitted):
+    half = np.float16(0.5)
+    vae = ConvVAE(
+        **TINY, beta=half, tol=half, value_range=(np.float16(0), np.float16(1))
+    )
+    vae.set_params(kl_warmup_epochs=2**2000).fit(GOOD)
+    assert fitted.sample(True).shape == (1, 8, 8)
 
 
 def test_validation_images_without_early_stopping_are_refused():
@@ -188,6 +231,8 @@ def test_validation_images_without_early_stopping_are_refused():
     [
         ("sample", {"n_samples": 0}, "n_samples"),
         ("sample", {"n_samples": 1.5}, "n_samples"),
+        ("sample", {"n_samples": 2**63}, "n_samples"),
+        ("score_samples", {"X": GOOD, "n_draws": 2**63}, "n_draws"),
         ("sample", {"random_state": "seed"}, "random_state"),
         ("sample", {"random_state": -1}, "random_state"),
         ("score_samples", {"X": GOOD, "n_draws": 0}, "n_draws"),

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import joblib
 import numpy as np
 import pytest
 from helpers import TINY, Hooks, assert_same_fit
@@ -12,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skvae import ConvVAE, training
+from skvae import Checkpoint, ConvVAE, training
 from skvae.trainer import Trainer
 
 pytestmark = pytest.mark.callbacks
@@ -185,6 +186,25 @@ def test_an_error_in_a_callback_leaves_the_estimator_as_it_was(images, task):
     # The network that was leased is there for the next.
     vae.set_callbacks()
     assert_same_fit(vae.fit(images), ConvVAE(**{**TINY, "latent_dim": 3}).fit(images))
+
+
+class FitsAgain(Hooks):
+    """Fits the estimator once more, at the end of its second epoch."""
+
+    has_fitted = False
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_id == 1 and not self.has_fitted:
+            self.has_fitted = True
+            estimator.fit(np.zeros((20, 8, 8)))
+
+
+def test_a_callback_that_fits_leaves_the_fit_that_called_it_whole(images, tmp_path):
+    vae = ConvVAE(**TINY)
+    vae.set_callbacks(FitsAgain(), Checkpoint(tmp_path / "vae.joblib")).fit(images)
+    expected = ConvVAE(**TINY).fit(images)
+    assert_same_fit(vae, expected)
+    assert_same_fit(joblib.load(tmp_path / "vae.joblib"), expected)
 
 
 def test_callbacks_reach_it_through_a_pipeline_and_a_search():

@@ -1,10 +1,13 @@
 """Many threads at a time, and processes that are forked off."""
 
+import copy
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from helpers import TINY, counted_traces
+import pytest
+from helpers import TINY, assert_same_fit, counted_traces
 from sklearn.mixture import GaussianMixture
 
 from skvae import ConvVAE
@@ -42,6 +45,57 @@ def test_eight_threads_on_fitted_estimators_give_what_one_gives(images):
     for one, many in zip(serial, threaded, strict=True):
         np.testing.assert_array_equal(one, many)
     assert counts == {"built": 0, "traced": 0}
+
+
+def test_a_fit_at_the_same_time_changes_no_call_that_is_under_way(images):
+    """Another value range and architecture, in turns, while three threads score."""
+    vae = ConvVAE(**{**TINY, "epochs": 1}).fit(images)
+    kinds = [
+        {"value_range": (0, 1), "latent_dim": 2},
+        {"value_range": (0, 9), "latent_dim": 3},
+    ]
+    expected, fitted = [], []
+    for kind in kinds:
+        vae.set_params(**kind).fit(images)
+        expected.append(vae.score_samples(images[:3], n_draws=2).tolist())
+        fitted.append({name: vars(vae)[name] for name in vars(vae) if name[-1] == "_"})
+    is_over = False
+
+    def score_all_along():
+        found = []
+        while not is_over:
+            found.append(vae.score_samples(images[:3], n_draws=2).tolist())
+        return found
+
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            scoring = [pool.submit(score_all_along) for _ in range(3)]
+            for i in range(20):
+                vae.set_params(**kinds[i % 2]).fit(images)
+                for j in range(1000):  # what a fit ends with
+                    vae._take_over(fitted[j % 2])
+            is_over = True
+            found = [scores for each in scoring for scores in each.result(timeout=60)]
+    finally:
+        is_over = True
+        sys.setswitchinterval(switch_interval)
+    assert len(found) > 60
+    assert all(scores in expected for scores in found)
+
+
+def test_fits_of_one_estimator_at_a_time_are_each_as_alone(images):
+    vae = ConvVAE(**TINY).fit(images)
+    expected = copy.deepcopy(vae)
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: vae.fit(images), range(40), timeout=300))
+    finally:
+        sys.setswitchinterval(switch_interval)
+    assert_same_fit(vae, expected)
 
 
 FORKED = """
@@ -90,6 +144,31 @@ print(json.dumps(in_forks(["fit"])))
 """
     )
     assert json.loads(printed) == {"fit": 3}
+
+
+@pytest.mark.parametrize("imported", ["", "from skvae import ConvVAE"])
+def test_a_fork_off_another_users_tensorflow_says_what_to_do(run_python, imported):
+    """skvae has computed nothing, or is imported in the fork only."""
+    printed = run_python(
+        f"""
+import os
+import numpy as np
+import tensorflow as tf
+{imported}
+float(tf.ones(3)[0] + 1)
+child = os.fork()
+if child == 0:
+    from skvae import ConvVAE
+    try:
+        ConvVAE(2, filters=2, hidden_layers=1, epochs=1).fit(np.zeros((20, 8, 8)))
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    )
+    assert "forked" in printed
+    assert "loky" in printed
 
 
 def test_a_fork_after_tensorflow_has_started_says_what_to_do(run_python):

@@ -121,6 +121,31 @@ def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
         assert engine.shared_network(a).architecture == a
 
 
+def test_trainers_are_bounded_and_the_oldest_goes_first(monkeypatch):
+    from skvae import engine
+    from skvae.architecture import Architecture
+    from skvae.trainer import leased_trainer
+
+    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
+    a, b = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2))
+    monkeypatch.setattr(engine, "MAX_NETWORKS", 3)
+    for optimizer in ("sgd", "adam", "lion", "rmsprop"):
+        with leased_trainer(a, optimizer, 16):
+            pass
+    network = engine.shared_network(a)
+    assert [t.kind[0] for t in network.idle_trainers] == ["adam", "lion", "rmsprop"]
+    # One that is used comes last; those at work are not dropped, and count.
+    with leased_trainer(a, "adam", 16), leased_trainer(b, "sgd", 16):
+        assert [t.kind[0] for t in network.idle_trainers] == ["rmsprop"]
+    assert [t.kind[0] for t in network.idle_trainers] == ["rmsprop", "adam"]
+    assert list(engine._networks) == [a, b]
+    monkeypatch.setattr(engine, "MAX_WEIGHTS_KEPT", 1)
+    with leased_trainer(b, "adam", 16), leased_trainer(b, "adam", 16):
+        pass
+    assert list(engine._networks) == [b]
+    assert len(engine.shared_network(b).idle_trainers) == 1
+
+
 def test_compiled_networks_have_no_more_weights_than_a_bound(monkeypatch):
     from skvae import engine
     from skvae.architecture import Architecture

@@ -239,13 +239,28 @@ def test_where_storing_fails_computing_ends(fitted, n_computed):
         (np.zeros((70, 2), np.int64), TypeError, "float64, got dtype int64"),
         (np.zeros((70, 2), np.float16), TypeError, "float64, got dtype float16"),
         (pd.DataFrame(np.zeros((70, 2))), TypeError, "got dtype None"),
-        ([[0.0, 0.0]] * 70, ValueError, r"out must have the result's shape"),
+        ([[0.0, 0.0]] * 70, TypeError, "got dtype None"),
+        (np.broadcast_to(np.float32(0), (70, 2)), ValueError, "out is read-only"),
     ],
 )
 def test_what_cannot_take_the_result_is_refused(bytes_, out, error, match):
     vae = ConvVAE(**TINY).set_params(latent_dim=2).fit(bytes_)
     with pytest.raises(error, match=match):
         vae.transform(bytes_, out=out)
+
+
+def test_a_result_never_overwrites_what_it_is_computed_from(images):
+    vae = ConvVAE(**{**TINY, "latent_dim": 64}).fit(images)
+    X = images.astype(np.float32)
+    for out in (X.reshape(-1, 64), X.reshape(-1, 64)[::-1]):
+        with pytest.raises(ValueError, match="out shares memory"):
+            vae.transform(X, out=out)
+    both = np.zeros((len(X), 128), np.float32)
+    both[:, :64] = X.reshape(-1, 64)
+    z = vae.transform(both[:, :64], out=both[:, 64:])
+    np.testing.assert_array_equal(z, vae.transform(X))
+    with pytest.raises(ValueError, match="out shares memory"):
+        vae.inverse_transform(z, out=z.reshape(X.shape))
 
 
 # What cannot be read.
@@ -269,10 +284,16 @@ def test_a_file_that_was_cut_off_is_an_error(bytes_, tmp_path):
     with (tmp_path / "images.raw").open("r+b") as file:
         file.truncate(8 + 40 * N_PIXELS)
     error = refused(vae, stored)
-    assert "shorter than when X was opened" in str(error)
+    assert "shorter than when it was opened" in str(error)
     assert "of X were read" in error.__notes__[0]
+    for view in (stored, np.asarray(stored)):
+        with pytest.raises(OSError, match="shorter"):
+            vae.transform(view)
+    out = np.memmap(tmp_path / "out", np.float32, "w+", shape=(len(bytes_), 2))
+    with (tmp_path / "out").open("r+b") as file:
+        file.truncate(8)
     with pytest.raises(OSError, match="shorter"):
-        vae.transform(stored)
+        vae.transform(bytes_, out=out)
     for path, weight in vae.weights_.items():
         np.testing.assert_array_equal(weight, fitted[path])
 

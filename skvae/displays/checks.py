@@ -20,7 +20,7 @@ def check_matplotlib(display: str) -> None:
     try:
         import matplotlib as mpl  # noqa: F401, PLC0415  an extra
     except ImportError as error:
-        msg = f"{display} needs matplotlib: pip install 'skvae[plot]'"
+        msg = f"{display} needs matplotlib: pip install matplotlib"
         raise ImportError(msg) from error
 
 
