@@ -487,7 +487,8 @@ class ConvVAE(
         ------
         ValueError, TypeError
             If X is not finite, numeric and dense, or has another shape than in `fit`;
-            if `out` has another shape than the result, or neither float32 nor float64.
+            if `out` has another shape than the result, neither float32 nor float64, is
+            read-only or shares memory with X.
         """
         images = self._read_images(X)
         _check_out(out, (len(images), self._n_features_out), X)
@@ -536,7 +537,7 @@ class ConvVAE(
         ------
         ValueError, TypeError
             If Z is not finite, numeric and dense, or has another number of columns; if
-            `out` has another shape than the result, or neither float32 nor float64.
+            `out` cannot take the result, as in `transform`.
         """
         with naming("Z"):
             latents = check_array(
