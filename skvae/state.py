@@ -124,9 +124,8 @@ def _check_format(number: Any) -> None:
     if number > FORMAT:
         msg = (
             f"This ConvVAE was saved by a newer version of skvae, in format "
-            f"{_shown(number)}; "
-            f"this version reads up to format {FORMAT}. Install a newer skvae to load "
-            f"it."
+            f"{_shown(number)}; this version reads up to format {FORMAT}. Install a "
+            f"newer skvae to load it."
         )
         raise ValueError(msg)
 

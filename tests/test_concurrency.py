@@ -47,6 +47,16 @@ def test_eight_threads_on_fitted_estimators_give_what_one_gives(images):
     assert counts == {"built": 0, "traced": 0}
 
 
+@pytest.fixture
+def frequent_switches():
+    """Threads take turns hundreds of times as often as usual."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("frequent_switches")
 def test_a_fit_at_the_same_time_changes_no_call_that_is_under_way(images):
     """Another value range and architecture, in turns, while three threads score."""
     vae = ConvVAE(**{**TINY, "epochs": 1}).fit(images)
@@ -67,34 +77,26 @@ def test_a_fit_at_the_same_time_changes_no_call_that_is_under_way(images):
             found.append(vae.score_samples(images[:3], n_draws=2).tolist())
         return found
 
-    switch_interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        with ThreadPoolExecutor(3) as pool:
-            scoring = [pool.submit(score_all_along) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        scoring = [pool.submit(score_all_along) for _ in range(3)]
+        try:
             for i in range(20):
                 vae.set_params(**kinds[i % 2]).fit(images)
                 for j in range(1000):  # what a fit ends with
                     vae._take_over(fitted[j % 2])
+        finally:
             is_over = True
-            found = [scores for each in scoring for scores in each.result(timeout=60)]
-    finally:
-        is_over = True
-        sys.setswitchinterval(switch_interval)
+        found = [scores for each in scoring for scores in each.result(timeout=60)]
     assert len(found) > 60
     assert all(scores in expected for scores in found)
 
 
+@pytest.mark.usefixtures("frequent_switches")
 def test_fits_of_one_estimator_at_a_time_are_each_as_alone(images):
     vae = ConvVAE(**TINY).fit(images)
     expected = copy.deepcopy(vae)
-    switch_interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: vae.fit(images), range(40), timeout=300))
-    finally:
-        sys.setswitchinterval(switch_interval)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: vae.fit(images), range(40), timeout=300))
     assert_same_fit(vae, expected)
 
 
