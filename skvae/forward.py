@@ -3,8 +3,8 @@
 The layers and weights are those of `network`'s Keras models, and so are the results, to
 rounding. On a CPU a convolution is slow where it is small, because each call costs the
 library that computes it some hundred microseconds, and where it has few inputs, or
-fewer outputs than a vector register has lanes. Hence the other forms below, for the
-smallest layers, the first and the last. benchmarks/README.md has the figures.
+fewer outputs than a vector register has lanes; and a transposed convolution is slower
+than a convolution. Hence the other forms below. benchmarks/README.md has the figures.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _LANES = 16
 # they do not fill a tile, and round otherwise. Tiles have 4, 6, 8, 12 or 24 rows.
 WHOLE_TILES = 24
 
-# A convolution of images with up to so many channels computes up to _LINE_LENGTH pixels
-# of a line together, as up to _LINE_OUTPUTS channels.
+# Without oneDNN, a convolution of images with up to so many channels computes up to
+# _LINE_LENGTH pixels of a line together, as up to _LINE_OUTPUTS channels.
 _FEW_INPUTS = 4
 _LINE_LENGTH = 4
 _LINE_OUTPUTS = 32
@@ -143,6 +143,20 @@ def adds_in_float32(dtype: str) -> bool:
     return all(np.allclose(each / n_pixels, 0.7, rtol=0.01) for each in sums)
 
 
+@cache
+def _computes_with_onednn() -> bool:
+    """Whether TensorFlow computes convolutions with Intel's oneDNN in this process.
+
+    That depends on processor, system and TF_ENABLE_ONEDNN_OPTS, and only a private
+    function knows.
+    """
+    try:
+        from tensorflow.python.util import _pywrap_util_port  # noqa: PLC0415
+    except ImportError:  # It matters for speed alone.
+        return False
+    return bool(_pywrap_util_port.IsMklEnabled())
+
+
 def _dense(x: Any, kernel: Any, bias: Any, row_multiple: int = 1) -> Any:
     return _matmul(x, kernel, row_multiple) + bias
 
@@ -193,16 +207,16 @@ def _transposed_convolution(
         matrix = _convolution_matrix(size, stride, kernel)
         shape = (*size, n_outputs)
         return _matrix_product(matrix, bias, shape, is_transposed=True)
-    if stride == 1 and _block_length(kernel) > 1:
-        return _block_convolution(size, kernel, bias)
+    rows = _block_rows(kernel, stride)
+    if rows:
+        apply = _block_convolution(size, stride, kernel, rows)
+        return lambda x: _add_bias(apply(x), bias)
 
     def transposed_convolution(x: Any) -> Any:
+        if stride == 2:  # and a kernel of 1: as in `_convolution`
+            x = _spread(x, size)
         shape = (tf.shape(x)[0], *size, n_outputs)
-        if kernel.shape[0] < stride:  # as in `_convolution`
-            x = tf.nn.conv2d_transpose(_spread(x, size), kernel, shape, 1, "SAME")
-        else:
-            x = tf.nn.conv2d_transpose(x, kernel, shape, stride, "SAME")
-        return _add_bias(x, bias)
+        return _add_bias(tf.nn.conv2d_transpose(x, kernel, shape, 1, "SAME"), bias)
 
     return transposed_convolution
 
@@ -241,7 +255,7 @@ def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
     """
     extent, _, n_inputs, n_outputs = kernel.shape
     length = min(_LINE_LENGTH, _LINE_OUTPUTS // n_outputs)
-    if n_inputs > _FEW_INPUTS or length < 2:
+    if n_inputs > _FEW_INPUTS or length < 2 or _computes_with_onednn():
         return tf.nn.conv2d(x, kernel, stride, "SAME")
     size = x.shape[1:3]
     height, width = _strided(size, stride)
@@ -328,36 +342,66 @@ def _matrix_product(
     return product
 
 
-# The last layer: a convolution whose channels are the pixels of a block of the image.
+# A transposed convolution: convolutions whose channels are the pixels of a block.
 
 
-def _block_length(kernel: Any) -> int:
-    """Length of the blocks that need the fewest multiplications an output."""
+def _block_rows(kernel: Any, stride: int) -> list[range]:
+    """The rows of a block of pixels that each convolution computes.
+
+    There are none where the transposed convolution itself is as fast.
+    """
     length, _, n_outputs, _ = kernel.shape
+    if stride == 2:
+        # Every other pixel has the same entries of the kernel: two convolutions, of a
+        # row each, take no more inputs than these entries need.
+        return [range(1), range(1, 2)] if length > 1 else []
 
     def cost(block: int) -> float:
+        """Multiplications an output."""
         n_lanes = _LANES * math.ceil(block**2 * n_outputs / _LANES)
         return (block + length - 1) ** 2 * n_lanes / block**2
 
-    return min((1, 2, 4), key=cost)
+    block = min((1, 2, 4), key=cost)
+    return [range(block)] if block > 1 else []
 
 
-def _block_convolution(size: tuple[int, int], kernel: Any, bias: Any) -> Function:
-    """Transposed convolution with stride 1 that computes a block of pixels together."""
-    length, _, n_outputs, _ = kernel.shape
-    block = _block_length(kernel)
-    after = (length - 1) // 2
-    # Blocks may reach over the lower and right ends.
-    paddings = [(length // 2, after + -extent % block) for extent in size]
-    blocks = tf.stop_gradient(_block_kernel(kernel, block))
+def _block_convolution(
+    size: tuple[int, int], stride: int, kernel: Any, rows: list[range]
+) -> Function:
+    """Transposed convolution, without a bias, that computes a block of pixels together.
+
+    The kernel is (height, width, outputs, inputs).
+    """
+    length, _, n_outputs, n_inputs = kernel.shape
+    block = rows[-1].stop
+    convolutions = []
+    for own_rows in rows:
+        row_taps, row_padding = _block_taps(size[0], stride, length, block, own_rows)
+        taps, padding = _block_taps(size[1], stride, length, block, range(block))
+        blocks = tf.einsum(
+            "aut,bvs,tsoc->uvcabo",
+            tf.constant(row_taps, kernel.dtype),
+            tf.constant(taps, kernel.dtype),
+            kernel,
+        )
+        shape = (*blocks.shape[:2], n_inputs, len(own_rows) * block * n_outputs)
+        blocks = tf.stop_gradient(tf.reshape(blocks, shape))
+        convolutions.append((blocks, [(0, 0), row_padding, padding, (0, 0)]))
 
     @tf.custom_gradient
     def apply(x: Any, kernel: Any) -> Any:
-        y = tf.nn.conv2d(x, blocks, block, [(0, 0), *paddings, (0, 0)])
-        # Not depth_to_space, which takes up to ten times as long.
-        n_rows, n_columns = y.shape[1:3]
-        y = tf.reshape(y, (-1, n_rows, n_columns, block, block, n_outputs))
-        y = tf.transpose(y, (0, 1, 3, 2, 4, 5))
+        parts = []
+        for blocks, paddings in convolutions:
+            y = tf.nn.conv2d(x, blocks, block // stride, paddings)
+            n_rows, n_columns, n_channels = y.shape[1:]
+            n_lines = n_channels // (block * n_outputs)
+            if n_lines > 1:
+                # Not depth_to_space, which takes up to ten times as long.
+                y = tf.reshape(y, (-1, n_columns, n_lines, block * n_outputs))
+                y = tf.transpose(y, (0, 2, 1, 3))
+            line = n_columns * block * n_outputs
+            parts.append(tf.reshape(y, (-1, n_rows, n_lines, line)))
+        y = tf.concat(parts, axis=2)
         y = tf.reshape(y, (-1, n_rows * block, n_columns * block, n_outputs))
         y = y[:, : size[0], : size[1]]
 
@@ -366,24 +410,33 @@ def _block_convolution(size: tuple[int, int], kernel: Any, bias: Any) -> Functio
             # kernel has as its gradient in the direction of x.
             with tf.GradientTape() as tape:
                 tape.watch(kernel)
-                x_gradient = _line_convolution(upstream, kernel, 1)
+                x_gradient = _line_convolution(upstream, kernel, stride)
             return x_gradient, tape.gradient(x_gradient, kernel, x)
 
         return y, gradients
 
-    return lambda x: apply(x, kernel) + bias
+    return lambda x: apply(x, kernel)
 
 
-def _block_kernel(kernel: Any, block: int) -> Any:
-    """(length, length, out, in) to (length + block - 1, the same, in, block^2 out)."""
-    length, _, n_out, n_in = kernel.shape
-    # Entry i of the block's kernel is entry t of the pixel's own, if i = t + position.
-    shifts = np.stack(
-        [np.eye(length, length + block - 1, k=position) for position in range(block)]
-    )  # (block, length, length + block - 1)
-    shifts = tf.constant(shifts, kernel.dtype)
-    # A transposed convolution with stride 1 is the convolution with the turned kernel.
-    turned = tf.reverse(kernel, (0, 1))
-    kernels = tf.einsum("ati,buj,tuoc->ijcabo", shifts, shifts, turned)
-    side = length + block - 1
-    return tf.reshape(kernels, (side, side, n_in, block**2 * n_out))
+def _block_taps(
+    size: int, stride: int, length: int, block: int, pixels: range
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Which entry of the kernel joins a pixel of a block and an input, on one axis.
+
+    Returns (pixels, inputs that they need, length) and the padding of all inputs that
+    lets each block have them.
+    """
+    n_inputs, n_blocks = math.ceil(size / stride), math.ceil(size / block)
+    before = max((n_inputs - 1) * stride + length - size, 0) // 2
+    # Entry t joins pixel p and input i, counted from the block's own first ones, if
+    # t = p + before - stride i.
+    first = -((length - 1 - before - pixels[0]) // stride)
+    last = (pixels[-1] + before) // stride
+    taps = np.zeros((len(pixels), last - first + 1, length))
+    for row, pixel in enumerate(pixels):
+        for i in range(first, last + 1):
+            entry = pixel + before - stride * i
+            if 0 <= entry < length:
+                taps[row, i - first, entry] = 1.0
+    after = (n_blocks - 1) * (block // stride) + last + 1 - n_inputs
+    return taps, (-first, after)

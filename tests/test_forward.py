@@ -1,5 +1,8 @@
 """The forward pass that skvae computes is that of the Keras models it gives."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -84,13 +87,15 @@ def assert_is_keras(architecture):
     )
 
 
-@pytest.mark.parametrize("max_matrix_size", [0, 2**30], ids=["plain", "matrices"])
+@pytest.mark.parametrize("form", ["plain", "lines", "matrices"])
 @pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("image_shape", SHAPES)
 def test_every_form_of_every_layer_is_keras(
-    image_shape, kernel_size, max_matrix_size, monkeypatch
+    image_shape, kernel_size, form, monkeypatch
 ):
+    max_matrix_size = 2**30 if form == "matrices" else 0
     monkeypatch.setattr(forward, "_MAX_MATRIX_SIZE", max_matrix_size)
+    monkeypatch.setattr(forward, "_computes_with_onednn", lambda: form != "lines")
     architecture = Architecture(image_shape, 2, 4, 3, kernel_size, "linear", "mse")
     assert_is_keras(architecture)
 
@@ -105,11 +110,46 @@ def test_networks_of_mixed_forms_are_keras(image_shape, filters, hidden_layers):
     )
 
 
-@pytest.mark.parametrize(("n_channels", "length"), [(1, 4), (3, 2), (4, 2), (16, 1)])
-def test_blocks_have_the_fewest_multiplications(n_channels, length):
+@pytest.mark.parametrize(
+    ("n_channels", "rows"),
+    [(1, [range(4)]), (3, [range(2)]), (4, [range(2)]), (16, [])],
+)
+def test_blocks_have_the_fewest_multiplications(n_channels, rows):
     """Counted by hand for a kernel of 3: lanes of 16, (length + 2)^2 / length^2."""
     kernel = np.zeros((3, 3, n_channels, 8))
-    assert forward._block_length(kernel) == length
+    assert forward._block_rows(kernel, 1) == rows
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel_size", [2, 3, 4, 5])
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 9])
+def test_blocks_take_no_input_that_none_of_their_pixels_needs(
+    size, kernel_size, stride
+):
+    for rows in [range(1), range(1, 2)] if stride == 2 else [range(2), range(4)]:
+        taps, padding = forward._block_taps(
+            size, stride, kernel_size, rows.stop if stride == 1 else 2, rows
+        )
+        assert min(padding) >= 0
+        needed = taps.any(axis=(0, 2))
+        assert needed[0]
+        assert needed[-1]
+
+
+@pytest.mark.parametrize("setting", ["0", "1"])
+def test_whether_tensorflow_has_onednn_is_what_it_says_itself(setting):
+    """It says so, where it does, in its log as it is imported."""
+    code = "from skvae import forward; print(forward._computes_with_onednn())"
+    settings = {"TF_ENABLE_ONEDNN_OPTS": setting, "TF_CPP_MIN_LOG_LEVEL": "0"}
+    completed = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    is_on = "oneDNN custom operations are on" in completed.stderr
+    assert completed.stdout.strip() == str(is_on)
 
 
 @pytest.mark.parametrize("n_images", [1, 7, 20, 32, 50])
