@@ -20,7 +20,7 @@ import tensorflow as tf
 from skvae.architecture import Architecture, convolution_links
 
 # A convolution is a product with a matrix where that has at most so many entries.
-_MAX_MATRIX_SIZE = 2**17
+_MAX_MATRIX_SIZE = 2**16
 
 # Outputs that a convolution computes together: the float32 lanes of a vector register.
 _LANES = 16
