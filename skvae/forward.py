@@ -285,7 +285,8 @@ def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
         [(0, 0), *paddings, (0, 0)],
     )
     x = tf.reshape(x, (-1, height, n_blocks * length, n_outputs))
-    return x[:, :, :width]
+    # The gradient of a slice takes as long where the slice is all there is.
+    return x[:, :, :width] if width % length else x
 
 
 # A small convolution: the product with a matrix that holds the kernel for each output.
@@ -378,15 +379,18 @@ def _block_convolution(
     for own_rows in rows:
         row_taps, row_padding = _block_taps(size[0], stride, length, block, own_rows)
         taps, padding = _block_taps(size[1], stride, length, block, range(block))
-        blocks = tf.einsum(
-            "aut,bvs,tsoc->uvcabo",
-            tf.constant(row_taps, kernel.dtype),
-            tf.constant(taps, kernel.dtype),
-            kernel,
+        # Which entry of the kernel joins each input and each pixel.
+        links = np.einsum("aut,bvs->uvabts", row_taps, taps)
+        height, width = links.shape[:2]
+        links = tf.constant(links.reshape(-1, length**2), kernel.dtype)
+        blocks = links @ tf.reshape(kernel, (length**2, n_outputs * n_inputs))
+        blocks = tf.reshape(blocks, (height * width, -1, n_inputs))
+        blocks = tf.reshape(
+            tf.transpose(blocks, (0, 2, 1)), (height, width, n_inputs, -1)
         )
-        shape = (*blocks.shape[:2], n_inputs, len(own_rows) * block * n_outputs)
-        blocks = tf.stop_gradient(tf.reshape(blocks, shape))
-        convolutions.append((blocks, [(0, 0), row_padding, padding, (0, 0)]))
+        convolutions.append(
+            (tf.stop_gradient(blocks), [(0, 0), row_padding, padding, (0, 0)])
+        )
 
     @tf.custom_gradient
     def apply(x: Any, kernel: Any) -> Any:
