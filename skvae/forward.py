@@ -151,10 +151,12 @@ def _computes_with_onednn() -> bool:
     function knows.
     """
     try:
-        from tensorflow.python.util import _pywrap_util_port  # noqa: PLC0415
+        from tensorflow.python.util._pywrap_util_port import (  # noqa: PLC0415
+            IsMklEnabled,
+        )
     except ImportError:  # It matters for speed alone.
         return False
-    return bool(_pywrap_util_port.IsMklEnabled())
+    return bool(IsMklEnabled())
 
 
 def _dense(x: Any, kernel: Any, bias: Any, row_multiple: int = 1) -> Any:
@@ -213,7 +215,7 @@ def _transposed_convolution(
         return lambda x: _add_bias(apply(x), bias)
 
     def transposed_convolution(x: Any) -> Any:
-        if stride == 2:  # and a kernel of 1: as in `_convolution`
+        if kernel.shape[0] < stride:  # as in `_convolution`
             x = _spread(x, size)
         shape = (tf.shape(x)[0], *size, n_outputs)
         return _add_bias(tf.nn.conv2d_transpose(x, kernel, shape, 1, "SAME"), bias)
@@ -285,7 +287,7 @@ def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
         [(0, 0), *paddings, (0, 0)],
     )
     x = tf.reshape(x, (-1, height, n_blocks * length, n_outputs))
-    # The gradient of a slice takes as long where the slice is all there is.
+    # A slice that leaves nothing out costs its gradient a copy.
     return x[:, :, :width] if width % length else x
 
 
@@ -349,12 +351,13 @@ def _matrix_product(
 def _block_rows(kernel: Any, stride: int) -> list[range]:
     """The rows of a block of pixels that each convolution computes.
 
-    There are none where the transposed convolution itself is as fast.
+    There are none where blocks gain nothing.
     """
     length, _, n_outputs, _ = kernel.shape
     if stride == 2:
         # Every other pixel has the same entries of the kernel: two convolutions, of a
-        # row each, take no more inputs than these entries need.
+        # row each, take no more inputs than these entries need. A kernel of 1 has none
+        # for the second row.
         return [range(1), range(1, 2)] if length > 1 else []
 
     def cost(block: int) -> float:
@@ -369,44 +372,42 @@ def _block_rows(kernel: Any, stride: int) -> list[range]:
 def _block_convolution(
     size: tuple[int, int], stride: int, kernel: Any, rows: list[range]
 ) -> Function:
-    """Transposed convolution, without a bias, that computes a block of pixels together.
+    """Transposed convolution, without a bias, by convolutions of rows of pixel blocks.
 
-    The kernel is (height, width, outputs, inputs).
+    The kernel is (height, width, outputs, inputs), the size that of the outputs.
     """
     length, _, n_outputs, n_inputs = kernel.shape
     block = rows[-1].stop
+    n_down, n_across = (math.ceil(extent / block) for extent in size)
+    entries = tf.reshape(kernel, (length**2, n_outputs * n_inputs))
+    column_taps, column_padding = _block_taps(
+        size[1], stride, length, block, range(block)
+    )
     convolutions = []
     for own_rows in rows:
-        row_taps, row_padding = _block_taps(size[0], stride, length, block, own_rows)
-        taps, padding = _block_taps(size[1], stride, length, block, range(block))
+        taps, padding = _block_taps(size[0], stride, length, block, own_rows)
         # Which entry of the kernel joins each input and each pixel.
-        links = np.einsum("aut,bvs->uvabts", row_taps, taps)
-        height, width = links.shape[:2]
+        links = np.einsum("aut,bvs->uvabts", taps, column_taps)
+        reach = links.shape[:2]
         links = tf.constant(links.reshape(-1, length**2), kernel.dtype)
-        blocks = links @ tf.reshape(kernel, (length**2, n_outputs * n_inputs))
-        blocks = tf.reshape(blocks, (height * width, -1, n_inputs))
-        blocks = tf.reshape(
-            tf.transpose(blocks, (0, 2, 1)), (height, width, n_inputs, -1)
-        )
-        convolutions.append(
-            (tf.stop_gradient(blocks), [(0, 0), row_padding, padding, (0, 0)])
-        )
+        blocks = tf.reshape(links @ entries, (math.prod(reach), -1, n_inputs))
+        blocks = tf.transpose(blocks, (0, 2, 1))  # (reach, inputs, pixels x outputs)
+        blocks = tf.reshape(blocks, (*reach, n_inputs, -1))
+        convolutions.append((blocks, [(0, 0), padding, column_padding, (0, 0)]))
 
     @tf.custom_gradient
     def apply(x: Any, kernel: Any) -> Any:
         parts = []
-        for blocks, paddings in convolutions:
+        for own_rows, (blocks, paddings) in zip(rows, convolutions, strict=True):
             y = tf.nn.conv2d(x, blocks, block // stride, paddings)
-            n_rows, n_columns, n_channels = y.shape[1:]
-            n_lines = n_channels // (block * n_outputs)
-            if n_lines > 1:
+            if len(own_rows) > 1:
                 # Not depth_to_space, which takes up to ten times as long.
-                y = tf.reshape(y, (-1, n_columns, n_lines, block * n_outputs))
+                y = tf.reshape(y, (-1, n_across, len(own_rows), block * n_outputs))
                 y = tf.transpose(y, (0, 2, 1, 3))
-            line = n_columns * block * n_outputs
-            parts.append(tf.reshape(y, (-1, n_rows, n_lines, line)))
-        y = tf.concat(parts, axis=2)
-        y = tf.reshape(y, (-1, n_rows * block, n_columns * block, n_outputs))
+            line = n_across * block * n_outputs
+            parts.append(tf.reshape(y, (-1, n_down, len(own_rows), line)))
+        y = tf.concat(parts, axis=2)  # (n, n_down, block, line)
+        y = tf.reshape(y, (-1, n_down * block, n_across * block, n_outputs))
         y = y[:, : size[0], : size[1]]
 
         def gradients(upstream: Any) -> tuple[Any, Any]:
@@ -427,20 +428,16 @@ def _block_taps(
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Which entry of the kernel joins a pixel of a block and an input, on one axis.
 
-    Returns (pixels, inputs that they need, length) and the padding of all inputs that
-    lets each block have them.
+    The size is that of the outputs. Returns (pixels, inputs that they need, length) and
+    the padding of all inputs that lets each block have them.
     """
     n_inputs, n_blocks = math.ceil(size / stride), math.ceil(size / block)
     before = max((n_inputs - 1) * stride + length - size, 0) // 2
-    # Entry t joins pixel p and input i, counted from the block's own first ones, if
+    # Entry t joins pixel p and input i, both counted from the block's first, if
     # t = p + before - stride i.
     first = -((length - 1 - before - pixels[0]) // stride)
     last = (pixels[-1] + before) // stride
-    taps = np.zeros((len(pixels), last - first + 1, length))
-    for row, pixel in enumerate(pixels):
-        for i in range(first, last + 1):
-            entry = pixel + before - stride * i
-            if 0 <= entry < length:
-                taps[row, i - first, entry] = 1.0
+    entries = np.subtract.outer(pixels, stride * np.arange(first, last + 1)) + before
+    taps = entries[..., None] == np.arange(length)
     after = (n_blocks - 1) * (block // stride) + last + 1 - n_inputs
-    return taps, (-first, after)
+    return taps.astype(float), (-first, after)

@@ -120,20 +120,20 @@ def test_blocks_have_the_fewest_multiplications(n_channels, rows):
     assert forward._block_rows(kernel, 1) == rows
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("stride", "block", "pixels"),
+    [(1, 2, range(2)), (1, 4, range(4)), (2, 2, range(1)), (2, 2, range(1, 2))],
+)
 @pytest.mark.parametrize("kernel_size", [2, 3, 4, 5])
 @pytest.mark.parametrize("size", [1, 2, 5, 8, 9])
 def test_blocks_take_no_input_that_none_of_their_pixels_needs(
-    size, kernel_size, stride
+    size, kernel_size, stride, block, pixels
 ):
-    for rows in [range(1), range(1, 2)] if stride == 2 else [range(2), range(4)]:
-        taps, padding = forward._block_taps(
-            size, stride, kernel_size, rows.stop if stride == 1 else 2, rows
-        )
-        assert min(padding) >= 0
-        needed = taps.any(axis=(0, 2))
-        assert needed[0]
-        assert needed[-1]
+    taps, padding = forward._block_taps(size, stride, kernel_size, block, pixels)
+    assert min(padding) >= 0
+    is_needed = taps.any(axis=(0, 2))
+    assert is_needed[0]
+    assert is_needed[-1]
 
 
 @pytest.mark.parametrize("setting", ["0", "1"])
@@ -158,6 +158,13 @@ def test_no_bit_of_what_is_encoded_depends_on_an_images_place(image_shape, n_ima
     """Where all is matrix products, whether rows fill their tiles or not."""
     architecture = Architecture(image_shape, 3, 8, 2, 3, "sigmoid", "gaussian")
     weights = initial_weights(architecture, stream(0, 0))
+    sizes = zip(
+        architecture.stage_sizes,
+        (weight for weight in weights.values() if weight.ndim == 4),
+        strict=False,
+    )
+    for size, kernel in sizes:
+        assert forward._matrix_size(size, 2, kernel) <= forward._MAX_MATRIX_SIZE
     fitted = FittedNetwork(architecture, architecture.pack(weights), (0.0, 1.0), 0)
     rng = np.random.default_rng(0)
     images = rng.random((n_images, *image_shape), dtype=np.float32)
