@@ -155,10 +155,16 @@ class Architecture:
         return weights
 
 
+def padding_before(size: int, stride: int, kernel_size: int) -> int:
+    """Zeros that "same" padding puts before an axis, the odd one behind."""
+    n_outputs = math.ceil(size / stride)
+    return max((n_outputs - 1) * stride + kernel_size - size, 0) // 2
+
+
 def convolution_links(size: int, stride: int, kernel_size: int) -> np.ndarray:
     """Which pixels a convolution joins along an axis.
 
-    With "same" padding as TensorFlow pads, the odd pixel behind.
+    With "same" padding as TensorFlow pads.
 
     Returns
     -------
@@ -166,7 +172,7 @@ def convolution_links(size: int, stride: int, kernel_size: int) -> np.ndarray:
         Whether entry k of the kernel carries input pixel i to output pixel o.
     """
     n_outputs = math.ceil(size / stride)
-    padding = max((n_outputs - 1) * stride + kernel_size - size, 0)
-    starts = stride * np.arange(n_outputs) - padding // 2
+    before = padding_before(size, stride, kernel_size)
+    starts = stride * np.arange(n_outputs) - before
     inputs = np.add.outer(np.arange(kernel_size), starts)
     return inputs[:, None, :] == np.arange(size)[:, None]

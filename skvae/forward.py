@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from skvae.architecture import Architecture, convolution_links
+from skvae.architecture import Architecture, convolution_links, padding_before
 
 # A convolution is a product with a matrix where that has at most so many entries.
 _MAX_MATRIX_SIZE = 2**16
@@ -211,8 +211,7 @@ def _transposed_convolution(
         return _matrix_product(matrix, bias, shape, is_transposed=True)
     rows = _block_rows(kernel, stride)
     if rows:
-        apply = _block_convolution(size, stride, kernel, rows)
-        return lambda x: _add_bias(apply(x), bias)
+        return _block_convolution(size, stride, kernel, bias, rows)
 
     def transposed_convolution(x: Any) -> Any:
         if kernel.shape[0] < stride:  # as in `_convolution`
@@ -264,10 +263,7 @@ def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
     n_blocks = math.ceil(width / length)
     # What the last output of each axis reaches, of the right end's block if need be.
     reaches = [(n - 1) * stride + extent for n in (height, n_blocks * length)]
-    befores = [
-        max((n - 1) * stride + extent - of, 0) // 2
-        for n, of in zip((height, width), size, strict=True)
-    ]
+    befores = [padding_before(of, stride, extent) for of in size]
     paddings = [
         (before, max(reach - of - before, 0))
         for before, reach, of in zip(befores, reaches, size, strict=True)
@@ -370,9 +366,9 @@ def _block_rows(kernel: Any, stride: int) -> list[range]:
 
 
 def _block_convolution(
-    size: tuple[int, int], stride: int, kernel: Any, rows: list[range]
+    size: tuple[int, int], stride: int, kernel: Any, bias: Any, rows: list[range]
 ) -> Function:
-    """Transposed convolution, without a bias, by convolutions of rows of pixel blocks.
+    """Transposed convolution by convolutions of rows of pixel blocks.
 
     The kernel is (height, width, outputs, inputs), the size that of the outputs.
     """
@@ -420,7 +416,7 @@ def _block_convolution(
 
         return y, gradients
 
-    return lambda x: apply(x, kernel)
+    return lambda x: _add_bias(apply(x, kernel), bias)
 
 
 def _block_taps(
@@ -432,7 +428,7 @@ def _block_taps(
     the padding of all inputs that lets each block have them.
     """
     n_inputs, n_blocks = math.ceil(size / stride), math.ceil(size / block)
-    before = max((n_inputs - 1) * stride + length - size, 0) // 2
+    before = padding_before(size, stride, length)
     # Entry t joins pixel p and input i, both counted from the block's first, if
     # t = p + before - stride i.
     first = -((length - 1 - before - pixels[0]) // stride)

@@ -1,8 +1,5 @@
 """The forward pass that skvae computes is that of the Keras models it gives."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -137,19 +134,17 @@ def test_blocks_take_no_input_that_none_of_their_pixels_needs(
 
 
 @pytest.mark.parametrize("setting", ["0", "1"])
-def test_whether_tensorflow_has_onednn_is_what_it_says_itself(setting):
+def test_whether_tensorflow_has_onednn_is_what_it_says_itself(setting, run_python):
     """It says so, where it does, in its log as it is imported."""
-    code = "from skvae import forward; print(forward._computes_with_onednn())"
-    settings = {"TF_ENABLE_ONEDNN_OPTS": setting, "TF_CPP_MIN_LOG_LEVEL": "0"}
-    completed = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=True,
+    code = (
+        "import os; os.dup2(1, 2)\n"  # the log to stdout
+        "from skvae import forward\n"
+        "print(forward._computes_with_onednn())\n"
     )
-    is_on = "oneDNN custom operations are on" in completed.stderr
-    assert completed.stdout.strip() == str(is_on)
+    settings = {"TF_ENABLE_ONEDNN_OPTS": setting, "TF_CPP_MIN_LOG_LEVEL": "0"}
+    *log, answer = run_python(code, **settings).splitlines()
+    is_on = any("oneDNN custom operations are on" in line for line in log)
+    assert answer == str(is_on)
 
 
 @pytest.mark.parametrize("n_images", [1, 7, 20, 32, 50])
