@@ -122,6 +122,8 @@ class Network:
         # nobody's.
         self.idle_trainers: list[Any] = []
         self.leased_trainers: WeakSet[Any] = WeakSet()
+        # What its trainers have in common, by the number of parts of a batch.
+        self.gradients: dict[int, GraphFunction] = {}
         image_shape = architecture.image_shape
         units = (SCALAR, SCALAR)
         self.encode = GraphFunction(self._encode, image_shape, _VECTOR, *units)

@@ -32,11 +32,13 @@ def limit_worker() -> None:
     TensorFlow stands, and nothing changes once TensorFlow has started.
     """
     n_threads = os.environ.get("OMP_NUM_THREADS", "")
-    if parent_process() is None or not n_threads.isdecimal() or _is_set_by_user():
+    if parent_process() is None or not n_threads.isdecimal():
         return
     with contextlib.suppress(RuntimeError):  # TensorFlow has started.
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(max(1, int(n_threads)))
+        if not _n_threads("intra"):
+            tf.config.threading.set_intra_op_parallelism_threads(1)
+        if not _n_threads("inter"):
+            tf.config.threading.set_inter_op_parallelism_threads(max(1, int(n_threads)))
 
 
 def n_parts(architecture: Architecture, batch_size: int) -> int:
@@ -59,10 +61,6 @@ def n_calls() -> int:
 
 def _n_cores() -> int:
     return _n_threads("inter") or joblib.cpu_count()
-
-
-def _is_set_by_user() -> bool:
-    return bool(_n_threads("intra") or _n_threads("inter"))
 
 
 def _n_threads(kind: str) -> int:

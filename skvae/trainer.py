@@ -20,6 +20,7 @@ from skvae import engine, objective, threads
 from skvae.architecture import Architecture
 from skvae.engine import INTEGER, SCALAR, GraphFunction, Network
 from skvae.forks import check_not_forked
+from skvae.gradient import batch_gradient
 from skvae.replicas import Replicas, current_strategy
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
@@ -50,8 +51,8 @@ class Trainer:
         self.kind = (optimizer, n_parts, strategy)
         architecture = network.architecture
         self._network = network
-        self._n_parts = n_parts
         self.replicas = Replicas(strategy)
+        self._gradient = batch_gradient(network, n_parts, self.replicas)
         self._weights = keras.Variable(
             np.zeros(architecture.n_weights), dtype="float32", name="weights"
         )
@@ -224,44 +225,18 @@ class Trainer:
         Of these `batch` (b, H, W, C) are here, from first_row on.
         """
         architecture = self._network.architecture
-        n_images = tf.cast(n_batch, tf.float32)
-        weights = tf.convert_to_tensor(self._weights.value)
-        noise_variance = self._noise_variance.read_value()
-
-        def on_replica() -> tuple[Any, Any, Any]:
-            """Gradient, mean error and KLs, and noise variance, of the whole batch."""
-            images = self.replicas.own_rows(batch, first_row, n_batch)
-            images = self._network.scale(images, low, span)
-            # The same draws, whatever the number of replicas.
-            epsilon = tf.random.stateless_normal(
-                (n_batch, architecture.latent_dim), seed
-            )
-            epsilon = self.replicas.own_rows(epsilon, 0, n_batch)
-            parts = zip(self._split(images), self._split(epsilon), strict=True)
-            with tf.GradientTape() as tape:
-                tape.watch(weights)
-                layers = self._network.layers(weights)
-                coders = self._network.encoder(layers), self._network.decoder(layers)
-                terms = [self._elbo_terms(*coders, *part) for part in parts]
-                errors, kl = (
-                    tf.concat(term, axis=0)[: tf.shape(images)[0]]
-                    for term in zip(*terms, strict=True)
-                )
-                # Of the batch: (1 + latent_dim,)
-                sums = tf.concat(
-                    [[tf.reduce_sum(errors)], tf.reduce_sum(kl, axis=0)], axis=0
-                )
-                means = self.replicas.total(tf.stop_gradient(sums)) / n_images
-                updated = self._updated_noise_variance(noise_variance, means[0])
-                # A KL below the floor has no gradient.
-                is_counted = tf.cast(means[1:] >= free_bits, tf.float32)
-                loss = sums[0] / (2.0 * updated)
-                loss += kl_weight * tf.reduce_sum(sums[1:] * is_counted)
-                scaled_loss = self._optimizer.scale_loss(loss / n_images)
-            gradient = tape.gradient(scaled_loss, weights)
-            return self.replicas.total(gradient), means, updated
-
-        gradient, means, noise_variance = self.replicas.run(on_replica)
+        n_steps = tf.cast(self._optimizer.iterations.value, tf.float32)
+        noise_variance_rate = tf.maximum(1.0 / (n_steps + 1.0), NOISE_VARIANCE_MIN_RATE)
+        arguments = (
+            *(batch, n_batch, first_row, seed, low, span, kl_weight, free_bits),
+            self._optimizer.scale_loss(tf.ones(())),
+            tf.convert_to_tensor(self._weights.value),
+            self._noise_variance.read_value(),
+            noise_variance_rate,
+        )
+        gradient, means, noise_variance = self.replicas.run(
+            lambda: self._gradient(*arguments)
+        )
         self._noise_variance.assign(noise_variance)
         self._optimizer.apply([gradient], [self._weights])
         reconstruction, kl = means[0] / (2.0 * noise_variance), means[1:]
@@ -270,42 +245,8 @@ class Trainer:
         if architecture.likelihood == "gaussian":
             reconstruction += objective.normaliser(architecture, noise_variance)
         loss = reconstruction + kl_weight * floored_kl
-        return tf.stack([loss, reconstruction, tf.reduce_sum(kl)]) * n_images
-
-    def _split(self, rows: Any) -> list[Any]:
-        """Parts of a batch that are computed side by side, of the same size.
-
-        There may be rows of zeros at the end: some operations fail on no rows at all.
-        """
-        if self._n_parts == self.replicas.n == 1:
-            return [rows]
-        n_rows = tf.shape(rows)[0]
-        n_missing = tf.where(n_rows == 0, self._n_parts, -n_rows % self._n_parts)
-        rows = tf.pad(rows, [[0, n_missing], *[[0, 0]] * (len(rows.shape) - 1)])
-        return tf.split(rows, self._n_parts)
-
-    def _elbo_terms(
-        self, encode: Any, decode: Any, images: Any, epsilon: Any
-    ) -> tuple[Any, Any]:
-        """Pixel error (n,) and KL (n, latent_dim) of each image."""
-        z_mean, z_log_var = encode(images)
-        z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (n, latent_dim)
-        errors = objective.pixel_error(self._network.architecture, images, decode(z))
-        return errors, objective.kl_divergence(z_mean, z_log_var)
-
-    def _updated_noise_variance(self, noise_variance: Any, mean_error: Any) -> Any:
-        """The noise variance that takes a batch's mean error into account.
-
-        The variance that maximises the likelihood is the mean squared error (Rybkin,
-        Daniilidis and Levine 2021, equation 6), here its running mean over batches.
-        """
-        if self._network.architecture.likelihood != "gaussian":
-            return noise_variance
-        newest = mean_error / self._network.architecture.n_pixels
-        n_steps = tf.cast(self._optimizer.iterations.value, tf.float32)
-        rate = tf.maximum(1.0 / (n_steps + 1.0), NOISE_VARIANCE_MIN_RATE)
-        mean = noise_variance + rate * (newest - noise_variance)
-        return tf.maximum(mean, objective.MIN_NOISE_VARIANCE)
+        terms = tf.stack([loss, reconstruction, tf.reduce_sum(kl)])
+        return terms * tf.cast(n_batch, tf.float32)
 
 
 @contextmanager
