@@ -4,13 +4,13 @@ Scikit-learn's digits (8 x 8 pixels) and patches of its two photographs (32 x 32
 64 x 64, grey), trained with early stopping and judged on images that were held out: the
 patches of one half of each photograph train, those of the other half are held out.
 
-In a checkout, some 30 minutes on 2 cores:
+In a checkout, some 40 minutes on 2 cores:
 
     pip install -e '.[benchmarks]'
     python benchmarks/choices.py
 
 writes choices.csv beside this file, and prints it. One seed: differences of less than
-0.01 nats a pixel say nothing.
+0.02 nats a pixel say nothing.
 """
 
 from __future__ import annotations

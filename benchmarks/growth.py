@@ -37,6 +37,7 @@ from worker import QUIET
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 FOLDER = Path(__file__).parent
 
@@ -161,8 +162,14 @@ def draw_panel(
         if unit in points[0][1]:
             places, numbers = zip(*points, strict=True)
             axis.plot(places, [n[unit] for n in numbers], marker="o", label=cost)
-    axis.set_xscale("log", base=10 if max(axis.get_xlim()) > 10_000 else 2)
+    axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.xaxis.set_major_locator(FixedLocator(places))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.yaxis.set_major_formatter("{x:g}")
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_minor_locator(NullLocator())
     axis.set_ylabel(unit)
     axis.legend()
 
