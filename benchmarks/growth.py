@@ -158,13 +158,15 @@ def draw_panel(
     axis: Any, unit: str, lines: dict[str, list[tuple[int, dict[str, float]]]]
 ) -> None:
     """One unit of all costs that have it."""
+    all_places = set()
     for cost, points in lines.items():
         if unit in points[0][1]:
             places, numbers = zip(*points, strict=True)
             axis.plot(places, [n[unit] for n in numbers], marker="o", label=cost)
+            all_places.update(places)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.xaxis.set_major_locator(FixedLocator(places))
+    axis.xaxis.set_major_locator(FixedLocator(sorted(all_places)))
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.yaxis.set_major_formatter("{x:g}")

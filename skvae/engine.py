@@ -52,10 +52,12 @@ LARGEST_PIXEL = 1e18
 MAX_NETWORKS = 64
 MAX_WEIGHTS_KEPT = 2**25
 
-# Building and tracing are for one thread at a time; so is the cache.
+# Building and tracing are for one thread at a time; so is the cache. Reentrant, as a
+# graph that is traced may have another traced for a part of it.
 lock = threading.RLock()
 
 SCALAR = tf.TensorSpec((), tf.float64)
+SCALAR32 = tf.TensorSpec((), tf.float32)
 _VECTOR = tf.TensorSpec((None,), tf.float32)
 INTEGER = tf.TensorSpec((), tf.int64)
 _DRAWS = RowDraws(
@@ -69,7 +71,8 @@ _DRAWS = RowDraws(
 class GraphFunction:
     """A body that is traced once for each dtype of its first argument.
 
-    Only the length of that argument's first axis varies from call to call.
+    Only the length of that argument's first axis varies from call to call. Called with
+    tensors while another graph is traced, it becomes a part of that one.
     """
 
     def __init__(
@@ -78,9 +81,9 @@ class GraphFunction:
         self._body = body
         self._row_shape = row_shape
         self._signature = signature
-        self._traced: dict[np.dtype, Callable[..., Any]] = {}
+        self._traced: dict[Any, Callable[..., Any]] = {}
 
-    def __call__(self, rows: np.ndarray, *args: Any) -> Any:
+    def __call__(self, rows: Any, *args: Any) -> Any:
         """Run the graph on rows (n, *row_shape) and what the signature asks for."""
         if rows.dtype not in self._traced:
             with lock:
@@ -122,7 +125,8 @@ class Network:
         # nobody's.
         self.idle_trainers: list[Any] = []
         self.leased_trainers: WeakSet[Any] = WeakSet()
-        # What its trainers have in common, by the number of parts of a batch.
+        # What its trainers have in common, by the number of parts of a batch. It stays
+        # when they go: there are few numbers of parts.
         self.gradients: dict[int, GraphFunction] = {}
         image_shape = architecture.image_shape
         units = (SCALAR, SCALAR)
@@ -140,7 +144,7 @@ class Network:
         """How many times it counts among those that are kept."""
         return max(1, len(self.idle_trainers) + len(self.leased_trainers))
 
-    # The parts of the graph, shared with `Trainer`.
+    # The parts of the graph, shared with `gradient`.
 
     def layers(self, weights: Any) -> list[Any]:
         """Split the weights (n_weights,) into the tensors of `weight_shapes`."""
@@ -240,8 +244,8 @@ class Network:
         encode, decode = self.encoder(layers), self.decoder(layers)
         draws = RowDraws(*row_draws)
         n_points = tf.shape(draws.points, tf.int64)[0]
-        # Memory does not grow with the number of draws. A quarter of what a batch may
-        # take is a third faster than all of it, as processors' caches hold more of it.
+        # Memory is bounded, whatever the number of draws: a quarter of what a batch may
+        # take, which is faster than all of it (see benchmarks/README.md).
         chunk = tf.constant(max(1, self.architecture.images_at_once // 4), tf.int64)
         normaliser = objective.normaliser(self.architecture, noise_variance)
 

@@ -12,21 +12,30 @@ from typing import Any
 import tensorflow as tf
 
 from skvae import objective
-from skvae.engine import INTEGER, SCALAR, GraphFunction, Network
+from skvae.engine import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
 from skvae.replicas import Replicas
 
-_NUMBER = tf.TensorSpec((), tf.float32)
+# The learned noise variance is a running mean of the batches' mean squared error, in
+# which the newest batch weighs at least this much: about the last 20 steps count.
+NOISE_VARIANCE_MIN_RATE = 0.05
 
 
 def batch_gradient(
     network: Network, n_parts: int, replicas: Replicas
 ) -> Callable[..., tuple[Any, Any, Any]]:
-    """What `BatchGradient` computes, to be called in a trainer's graph."""
+    """What `BatchGradient` computes, to be called in a trainer's graph.
+
+    Without a strategy, the graph that all trainers of the network share; the caller
+    holds `engine.lock`.
+    """
     gradient = BatchGradient(network, n_parts, replicas)
-    # A strategy wants what its replicas do in the graph that runs them.
-    if replicas.are_of_strategy:
+    # Replicas can only add up in the graph that their strategy runs, and a graph keeps
+    # the device that it was traced for.
+    if replicas.has_strategy:
         return gradient
-    return network.gradients.setdefault(n_parts, gradient.as_graph())
+    if n_parts not in network.gradients:
+        network.gradients[n_parts] = gradient.as_graph()
+    return network.gradients[n_parts]
 
 
 class BatchGradient:
@@ -59,26 +68,33 @@ class BatchGradient:
         loss_scale: Any,
         weights: Any,
         noise_variance: Any,
-        noise_variance_rate: Any,
+        n_steps: Any,
     ) -> tuple[Any, Any, Any]:
         """On one replica: gradient, mean terms and noise variance of the whole batch.
 
         Parameters
         ----------
         batch : (b, H, W, C)
-            Of the n_batch images of the batch those that are in this process, from
-            first_row on, in the caller's units.
+            The images of the batch that are in this process, in the caller's units.
+        n_batch
+            How many images the whole batch has.
+        first_row
+            Which of them is the first in this process.
         seed : (2,)
             Of the draws of the latents.
-        low, span, kl_weight, free_bits
-            As in `Trainer.train_steps`.
+        low, span
+            The interval [low, low + span] that the network sees as [0, 1].
+        kl_weight
+            Weight of the KL in the loss.
+        free_bits
+            Nats of a latent dimension's KL that cost nothing.
         loss_scale
             What the loss is multiplied by.
         weights : (n_weights,)
         noise_variance
-            As the batch before left it.
-        noise_variance_rate
-            Weight of this batch in the noise variance.
+            As the step before left it.
+        n_steps
+            How many steps there were before.
 
         Returns
         -------
@@ -114,7 +130,7 @@ class BatchGradient:
             )
             means = self._replicas.total(tf.stop_gradient(sums)) / n_images
             noise_variance = self._updated_noise_variance(
-                noise_variance, noise_variance_rate, means[0]
+                noise_variance, n_steps, means[0]
             )
             # A KL below the floor has no gradient.
             is_counted = tf.cast(means[1:] >= free_bits, tf.float32)
@@ -134,12 +150,12 @@ class BatchGradient:
             tf.TensorSpec((2,), tf.int64),  # seed
             SCALAR,  # low
             SCALAR,  # span
-            _NUMBER,  # kl_weight
-            _NUMBER,  # free_bits
-            _NUMBER,  # loss_scale
+            SCALAR32,  # kl_weight
+            SCALAR32,  # free_bits
+            SCALAR32,  # loss_scale
             tf.TensorSpec((self._network.n_weights,), tf.float32),
-            _NUMBER,  # noise_variance
-            _NUMBER,  # noise_variance_rate
+            SCALAR32,  # noise_variance
+            INTEGER,  # n_steps
         )
 
     def _split(self, rows: Any) -> list[Any]:
@@ -164,7 +180,7 @@ class BatchGradient:
         return errors, objective.kl_divergence(z_mean, z_log_var)
 
     def _updated_noise_variance(
-        self, noise_variance: Any, rate: Any, mean_error: Any
+        self, noise_variance: Any, n_steps: Any, mean_error: Any
     ) -> Any:
         """The noise variance that takes a batch's mean error into account.
 
@@ -174,5 +190,7 @@ class BatchGradient:
         if self._network.architecture.likelihood != "gaussian":
             return noise_variance
         newest = mean_error / self._network.architecture.n_pixels
+        n_steps = tf.cast(n_steps, tf.float32)
+        rate = tf.maximum(1.0 / (n_steps + 1.0), NOISE_VARIANCE_MIN_RATE)
         mean = noise_variance + rate * (newest - noise_variance)
         return tf.maximum(mean, objective.MIN_NOISE_VARIANCE)

@@ -69,7 +69,8 @@ class Replicas:
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
-        self.are_of_strategy = isinstance(strategy, _STRATEGIES)
+        # Of one replica, too: a strategy of one device says which.
+        self.has_strategy = isinstance(strategy, _STRATEGIES)
         here = self._local(strategy.run(_replica_id))
         self._first = int(here[0])
         self._n_here = len(here)

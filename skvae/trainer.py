@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from skvae import engine, objective, threads
 from skvae.architecture import Architecture
-from skvae.engine import INTEGER, SCALAR, GraphFunction, Network
+from skvae.engine import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
 from skvae.forks import check_not_forked
 from skvae.gradient import batch_gradient
 from skvae.replicas import Replicas, current_strategy
@@ -30,12 +30,6 @@ GRADIENT_CLIP_NORM = 10.0
 # Keras's own 2^15 is for losses that are means over pixels: the first steps of sums
 # would overflow, and be left out.
 FLOAT16_LOSS_SCALE = 1.0
-
-# The learned noise variance is a running mean of the batches' mean squared error, in
-# which the newest batch weighs at least this much: about the last 20 steps count.
-NOISE_VARIANCE_MIN_RATE = 0.05
-
-_WEIGHT = tf.TensorSpec((), tf.float32)
 
 
 def _is_number(variable: Any) -> bool:
@@ -86,8 +80,8 @@ class Trainer:
             architecture.image_shape,
             SCALAR,  # low
             SCALAR,  # span
-            _WEIGHT,  # kl_weight
-            _WEIGHT,  # free_bits
+            SCALAR32,  # kl_weight
+            SCALAR32,  # free_bits
             INTEGER,  # batch_size
             INTEGER,  # noise_seed
             INTEGER,  # first_step
@@ -225,14 +219,12 @@ class Trainer:
         Of these `batch` (b, H, W, C) are here, from first_row on.
         """
         architecture = self._network.architecture
-        n_steps = tf.cast(self._optimizer.iterations.value, tf.float32)
-        noise_variance_rate = tf.maximum(1.0 / (n_steps + 1.0), NOISE_VARIANCE_MIN_RATE)
         arguments = (
             *(batch, n_batch, first_row, seed, low, span, kl_weight, free_bits),
             self._optimizer.scale_loss(tf.ones(())),
             tf.convert_to_tensor(self._weights.value),
             self._noise_variance.read_value(),
-            noise_variance_rate,
+            tf.cast(self._optimizer.iterations.value, tf.int64),
         )
         gradient, means, noise_variance = self.replicas.run(
             lambda: self._gradient(*arguments)

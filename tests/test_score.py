@@ -266,7 +266,7 @@ def test_chunks_of_draws_do_not_change_a_score(images, monkeypatch):
 
     # Chunks are part of the graph, so a network of its own is needed.
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
-    monkeypatch.setattr(Architecture, "images_at_once", 7)
+    monkeypatch.setattr(Architecture, "images_at_once", 4 * 7)
     chunked = ConvVAE(**TINY).fit(images).score_samples(images, n_draws=50)
     np.testing.assert_allclose(chunked, scores, rtol=1e-6)
 

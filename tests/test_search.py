@@ -5,7 +5,7 @@ import json
 import joblib
 import numpy as np
 import pytest
-from helpers import TINY, assert_same_fit, counted_traces
+from helpers import TINY, assert_same_fit, counted_traces, gradient_step
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -121,6 +121,25 @@ def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
     # With as many leased as are kept, one more is still there to use.
     with leased_trainer(b, "sgd", 16), leased_trainer(c, "sgd", 16):
         assert engine.shared_network(a).architecture == a
+
+
+def test_trainers_of_a_network_have_the_graph_of_its_gradient_in_common(monkeypatch):
+    from skvae import engine
+    from skvae.architecture import Architecture
+    from skvae.trainer import leased_trainer
+
+    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
+    architecture = Architecture((4, 4, 1), 2, 3, 1, 3, "sigmoid", "gaussian")
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=architecture.n_weights).astype(np.float32)
+    step = architecture, weights, rng.random((5, 4, 4, 1)), 0.1
+    with counted_traces() as counts:
+        stepped = gradient_step(*step)
+        with leased_trainer(architecture, "sgd", 5):
+            stepped_by_another = gradient_step(*step)
+    assert len(engine.shared_network(architecture).idle_trainers) == 2
+    assert counts == {"built": 1, "traced": 1}
+    np.testing.assert_array_equal(stepped_by_another, stepped)
 
 
 def test_trainers_are_bounded_and_the_oldest_goes_first(monkeypatch):

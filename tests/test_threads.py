@@ -113,9 +113,10 @@ def test_a_worker_of_one_core_starts_few_threads(run_python):
     assert max(threads) <= 16
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("INTRA", [0, 1]), ("INTER", [1, 0])])
+@pytest.mark.parametrize(("kind", "expected"), [("INTRA", [0, 3]), ("INTER", [1, 0])])
 def test_what_the_user_set_for_tensorflow_stands_in_workers(run_python, kind, expected):
     """TensorFlow's settings say 0 for what a variable of the environment says."""
     variable = {f"TF_NUM_{kind}OP_THREADS": "2"}
-    for *threads, _ in reports(run_python, "in_workers()", **variable):
+    call = "in_workers(inner_max_num_threads=3)"
+    for *threads, _ in reports(run_python, call, **variable):
         assert threads == expected
