@@ -278,6 +278,7 @@ class Network:
                 lambda start, _: start < n_draws,
                 add_chunk,
                 (tf.constant(0, tf.int64), tf.constant(-np.inf, tf.float64)),
+                parallel_iterations=1,
             )
             return log_sum - tf.math.log(tf.cast(n_draws, tf.float64)) - normaliser
 
