@@ -255,13 +255,15 @@ def _print_comparison(
     pca = PCA(n_components, random_state=0).fit(train_rows)
     z_vae, z_pca = vae.transform(test), pca.transform(test_rows)
     decoded = vae.inverse_transform(z_vae).reshape(test_rows.shape)
+    # Its density has the variance that the components leave over, if they leave any.
+    has_density = pca.noise_variance_ > 1e-12 * pca.explained_variance_.max()
     likelihood_pca = "-"
     if (
-        test_rows.shape[1] <= _MAX_PIXELS_FOR_PCA_SCORE
+        has_density
+        and test_rows.shape[1] <= _MAX_PIXELS_FOR_PCA_SCORE
         and vae.likelihood != "bernoulli"
     ):
-        score = pca.score(test_rows)
-        likelihood_pca = f"{score:.2f}" if np.isfinite(score) else "-"
+        likelihood_pca = f"{pca.score(test_rows):.2f}"
     table = [
         ("on held-out images", "ConvVAE", f"PCA({n_components})"),
         ("log-likelihood, nats an image", f"{vae.score(test):.2f}", likelihood_pca),

@@ -141,3 +141,18 @@ def test_a_mistake_ends_the_command(tmp_path):
     (line,) = completed.stderr.splitlines()
     assert line.startswith("skvae: ")
     assert "missing.npy" in line
+
+
+@pytest.mark.parametrize(
+    ("n_images", "has_density"), [(4, False), (9, False), (30, True)]
+)
+def test_pca_of_few_images_has_no_density(
+    skvae_command, tmp_path, n_images, has_density
+):
+    """As many components as images, or one fewer, leave no variance over."""
+    np.save(tmp_path / "X.npy", np.random.default_rng(0).random((n_images, 6, 6)))
+    arguments = ["--epochs", "1", "--filters", "2", "--latent-dim", "5"]
+    completed = skvae_command("X.npy", *arguments)
+    (line,) = (x for x in completed.stdout.splitlines() if "log-likelihood" in x)
+    assert (line.split()[-1] != "-") == has_density
+    assert warned(completed) == []
