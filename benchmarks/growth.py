@@ -37,7 +37,7 @@ from worker import QUIET
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator
 
 FOLDER = Path(__file__).parent
 
@@ -166,12 +166,11 @@ def draw_panel(
             all_places.update(places)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.xaxis.set_major_locator(FixedLocator(sorted(all_places)))
+    axis.set_xticks(sorted(all_places))
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.yaxis.set_major_formatter("{x:g}")
-    for scale in (axis.xaxis, axis.yaxis):
-        scale.set_minor_locator(NullLocator())
+    axis.minorticks_off()
     axis.set_ylabel(unit)
     axis.legend()
 

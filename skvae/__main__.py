@@ -256,7 +256,7 @@ def _print_comparison(
     z_vae, z_pca = vae.transform(test), pca.transform(test_rows)
     decoded = vae.inverse_transform(z_vae).reshape(test_rows.shape)
     # Its density has the variance that the components leave over, if they leave any.
-    has_density = pca.noise_variance_ > 1e-12 * pca.explained_variance_.max()
+    has_density = pca.noise_variance_ > 1e-12 * pca.explained_variance_[0]
     likelihood_pca = "-"
     if (
         has_density
