@@ -37,12 +37,16 @@ class FittedNetwork:
         The interval of pixel values that the network sees as [0, 1].
     seed : int
         What the draws behind scores depend on, besides the rows.
+    is_uninterrupted : bool
+        Whether all calls are in other threads, for what `interrupts` says. It takes
+        longer than a small batch does.
     """
 
     architecture: Architecture
     weights: np.ndarray
     value_range: tuple[float, float]
     seed: int
+    is_uninterrupted: bool = False
 
     def encode(self, images: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim) float32."""
@@ -161,7 +165,7 @@ class FittedNetwork:
                 output[start : start + len(result)] = result
 
         starts = range(0, len(rows), size)
-        if len(starts) == 1:
+        if len(starts) == 1 and not self.is_uninterrupted:
             store(0, run_batch(0))
             return
         # Stored here, one after the other: not every storage can take two at a time.

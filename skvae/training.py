@@ -26,6 +26,7 @@ from skvae.draws import Stream, stream
 from skvae.images import to_graph_dtype
 from skvae.inference import FittedNetwork, OutputOverflowError, Rows
 from skvae.initialization import initial_weights
+from skvae.interrupts import uninterrupted_thread
 from skvae.progress import History, Report
 from skvae.replicas import Replicas
 from skvae.shuffling import shuffled_blocks
@@ -185,19 +186,23 @@ def fit(
     ValueError
         If training diverges.
     """
-    with leased_trainer(
-        architecture, settings.optimizer, settings.batch_size
-    ) as trainer:
-        trainer.load(
+    with (
+        leased_trainer(
+            architecture, settings.optimizer, settings.batch_size
+        ) as trainer,
+        uninterrupted_thread() as thread,
+    ):
+        thread.submit(
+            trainer.load,
             start.weights,
             start.noise_variance,
             start.optimizer_arrays,
             settings.learning_rate,
-        )
+        ).result()
         if trainer.replicas.n_processes > 1:
             trainer.replicas.check_same(_digest(architecture, settings, data, start))
         with trainer.replicas.failing_together():
-            run = _Run(architecture, settings, data, start, trainer, report)
+            run = _Run(architecture, settings, data, start, trainer, thread, report)
             run.train(tasks)
             return run.outcome()
 
@@ -306,21 +311,31 @@ def _encode(
     latent_dim = network.architecture.latent_dim
     kl = np.zeros(latent_dim)
     latents = np.zeros((2, len(images) if with_latents else 0, latent_dim), np.float32)
-    for start in here[::_PART_ROWS]:
-        part = range(start, min(start + _PART_ROWS, here.stop))
-        with _overflow_named():
-            z_mean, z_log_var = network.encode(Selection(images, part))
-        kl += np.sum(objective.kl_divergence(z_mean, z_log_var), axis=0, dtype=float)
-        if with_latents:
-            latents[:, start : part.stop] = z_mean, z_log_var
+    with uninterrupted_thread() as thread:
+        for start in here[::_PART_ROWS]:
+            part = range(start, min(start + _PART_ROWS, here.stop))
+            with _overflow_named():
+                z_mean, z_log_var = network.encode(Selection(images, part))
+            kl += thread.submit(_summed_kl, z_mean, z_log_var).result()
+            if with_latents:
+                latents[:, start : part.stop] = z_mean, z_log_var
     return kl, latents
+
+
+def _summed_kl(z_mean: np.ndarray, z_log_var: np.ndarray) -> np.ndarray:
+    kl = objective.kl_divergence(z_mean, z_log_var)
+    return np.sum(kl, axis=0, dtype=float)  # (n, latent_dim) -> (latent_dim,)
 
 
 def _network(
     architecture: Architecture, data: Data, progress: Progress
 ) -> FittedNetwork:
     return FittedNetwork(
-        architecture, progress.weights, data.value_range, progress.seed
+        architecture,
+        progress.weights,
+        data.value_range,
+        progress.seed,
+        is_uninterrupted=True,
     )
 
 
@@ -346,12 +361,14 @@ class _Run:
         data: Data,
         start: Progress,
         trainer: Trainer,
+        thread: ThreadPoolExecutor,
         report: Report,
     ) -> None:
         self._settings = settings
         self._data = data
         self._start = start
         self._trainer = trainer
+        self._thread = thread
         self._report = report
         self._replicas = trainer.replicas
         self._early_stopping = None
@@ -363,6 +380,7 @@ class _Run:
                 data.validation_images,
                 start,
                 trainer.replicas,
+                thread,
             )
         # The guide's loss stays in the network's units.
         is_gaussian = architecture.likelihood == "gaussian"
@@ -377,21 +395,18 @@ class _Run:
         """Train until the epochs are over, or something else ends training."""
         is_last = False
         try:
-            # Ctrl-C reaches this thread alone: the call that is under way in the other
-            # ends, and is counted, before training does.
-            with ThreadPoolExecutor(1) as thread:
-                # An executor does not wait for a thread that has not quite started.
-                thread.submit(int).result()
-                while not is_last:
-                    tasks.begin_epoch()
-                    self._train_epoch(thread)
-                    self._record()
-                    is_last = self._is_over()
-                    is_last = tasks.end_epoch(self.outcome) or is_last
-                    # A callback may be set in one process alone.
-                    is_last = self._replicas.any(is_last)
-                    self._report.update(self._n_epochs, self._newest())
+            while not is_last:
+                tasks.begin_epoch()
+                self._train_epoch()
+                self._record()
+                is_last = self._is_over()
+                is_last = tasks.end_epoch(self.outcome) or is_last
+                # A callback may be set in one process alone.
+                is_last = self._replicas.any(is_last)
+                self._report.update(self._n_epochs, self._newest())
         except KeyboardInterrupt:
+            # The call that is under way ends, and is counted, before training does.
+            self._thread.submit(int).result()
             # Other processes would wait for this one, or go on without it.
             if self._replicas.n_processes > 1:
                 raise
@@ -425,9 +440,10 @@ class _Run:
 
     def _progress(self) -> Progress:
         n_epochs = self._start.n_epochs + self._n_epochs
-        return Progress(self._start.seed, n_epochs, *self._trainer.state())
+        state = self._thread.submit(self._trainer.state).result()
+        return Progress(self._start.seed, n_epochs, *state)
 
-    def _train_epoch(self, thread: ThreadPoolExecutor) -> None:
+    def _train_epoch(self) -> None:
         """Use every row once."""
         data, seed = self._data, self._start.seed
         epoch = self._start.n_epochs + self._n_epochs
@@ -449,7 +465,7 @@ class _Run:
                 )
                 images_here = images[first:last]  # (n, H, W, C), all in one process
                 self._replicas.any(False)
-                thread.submit(
+                self._thread.submit(
                     self._train_images, images_here, stop - start, epoch, noise_seed
                 ).result()
                 start = stop
@@ -555,8 +571,10 @@ class _EarlyStopping:
         images: Rows,
         start: Progress,
         replicas: Replicas,
+        thread: ThreadPoolExecutor,
     ) -> None:
         self._replicas = replicas
+        self._thread = thread
         self._architecture = architecture
         self._settings = settings
         self._data = data
@@ -599,7 +617,10 @@ class _EarlyStopping:
         if self._architecture.likelihood == "gaussian":
             mean_square = errors.mean() / self._architecture.n_pixels
             noise_variance = np.maximum(mean_square, objective.MIN_NOISE_VARIANCE)
-        normaliser = objective.normaliser(self._architecture, noise_variance)
-        reconstruction = errors.mean() / (2.0 * noise_variance) + float(normaliser)
+        normaliser = self._thread.submit(self._normaliser, noise_variance).result()
+        reconstruction = errors.mean() / (2.0 * noise_variance) + normaliser
         loss = float(reconstruction + kl.mean()) + network.log_span
         return loss, float(noise_variance)
+
+    def _normaliser(self, noise_variance: np.float64) -> float:
+        return float(objective.normaliser(self._architecture, noise_variance))

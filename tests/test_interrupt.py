@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +119,29 @@ def test_before_anything_was_trained_there_is_nothing_to_keep(images, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         vae.fit(images)
     assert vae.__dict__ == before
+
+
+def test_no_array_becomes_a_tensor_where_signal_handlers_run(images):
+    """TensorFlow does not survive an exception there: about one Ctrl-C in 500."""
+    params = {**TINY, "early_stopping": True, "validation_fraction": 0.5}
+    expected = ConvVAE(**params).fit(images)
+    called = set()
+
+    def note(frame, *_):
+        path = Path(frame.f_code.co_filename)
+        if {"tensorflow", "keras"} & set(path.parts):
+            called.add(path.name)
+
+    vae = ConvVAE(**params)
+    sys.setprofile(note)  # of this thread
+    try:
+        vae.fit(images)
+    finally:
+        sys.setprofile(None)
+    assert "context.py" in called  # asked for the number of threads
+    made_in = {"constant_op.py", "tensor_conversion.py", "resource_variable_ops.py"}
+    assert not called & made_in
+    assert_same_fit(vae, expected)
 
 
 def test_a_progress_bar_ends_its_line(images, interrupt, monkeypatch, capsys):
