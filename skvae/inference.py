@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from skvae import engine, threads
 from skvae.architecture import Architecture
 from skvae.draws import RowDraws, row_draws
 from skvae.images import to_graph_dtype
+from skvae.interrupts import Call, UninterruptedThreads
 from skvae.storage import Selection, StoredImages, check_file
 
 # What can be cut into batches.
@@ -170,10 +170,9 @@ class FittedNetwork:
             return
         # Stored here, one after the other: not every storage can take two at a time.
         # No more are computed than are about to be stored: it may be slow.
-        n_calls = threads.n_calls()
-        under_way: deque[tuple[int, Future[list[np.ndarray]]]] = deque()
-        pool = ThreadPoolExecutor(n_calls)
-        try:
+        n_calls = min(threads.n_calls(), len(starts))
+        under_way: deque[tuple[int, Call[list[np.ndarray]]]] = deque()
+        with UninterruptedThreads(n_calls) as pool:
             for start in starts:
                 under_way.append((start, pool.submit(run_batch, start)))
                 if len(under_way) > n_calls:
@@ -181,8 +180,6 @@ class FittedNetwork:
                     store(first, results.result())
             for first, results in under_way:
                 store(first, results.result())
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _check_finite(self, output: np.ndarray) -> None:
         if not np.isfinite(output).all():

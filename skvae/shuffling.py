@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from skvae.interrupts import Call, UninterruptedThreads
 from skvae.storage import StoredImages, chunk_length, image_bytes
 
 # Images that are shuffled together have about this many bytes; as many are read ahead.
@@ -50,7 +50,6 @@ def shuffled_blocks(
     """
     n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
     blocks = _blocks(rows, chunk_length(images), n_batches * batch_size, rng)
-    reader = ThreadPoolExecutor(1)
     is_over = threading.Event()
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -58,9 +57,10 @@ def shuffled_blocks(
             return images.gather(rows, lambda: not is_over.is_set())
         return images[rows]
 
-    def read_ahead(block: np.ndarray) -> tuple[int, Future[np.ndarray]]:
+    def read_ahead(block: np.ndarray) -> tuple[int, Call[np.ndarray]]:
         return len(block), reader.submit(read, choose(block))
 
+    reader = UninterruptedThreads(1)
     try:
         following = read_ahead(next(blocks))
         for block in blocks:
@@ -72,7 +72,7 @@ def shuffled_blocks(
     finally:
         # Who stops early does not wait for what is being read, nor reads beside it.
         is_over.set()
-        reader.shutdown(wait=False, cancel_futures=True)
+        reader.end()
 
 
 def _blocks(

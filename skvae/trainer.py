@@ -20,7 +20,7 @@ from skvae.architecture import Architecture
 from skvae.engine import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
 from skvae.forks import check_not_forked
 from skvae.gradient import batch_gradient
-from skvae.interrupts import uninterrupted_thread
+from skvae.interrupts import UninterruptedThreads
 from skvae.replicas import Replicas, current_strategy
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
@@ -267,7 +267,7 @@ def leased_trainer(
         idle = network.idle_trainers
         if not any(trainer.kind == kind for trainer in idle):
             # Its variables are no strategy's: a thread starts outside of all scopes.
-            with uninterrupted_thread() as thread:
+            with UninterruptedThreads(1) as thread:
                 idle.append(thread.submit(lambda: Trainer(network, *kind)).result())
         trainer = next(each for each in reversed(idle) if each.kind == kind)
         network.leased_trainers.add(trainer)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -26,7 +25,7 @@ from skvae.draws import Stream, stream
 from skvae.images import to_graph_dtype
 from skvae.inference import FittedNetwork, OutputOverflowError, Rows
 from skvae.initialization import initial_weights
-from skvae.interrupts import uninterrupted_thread
+from skvae.interrupts import UninterruptedThreads
 from skvae.progress import History, Report
 from skvae.replicas import Replicas
 from skvae.shuffling import shuffled_blocks
@@ -190,7 +189,7 @@ def fit(
         leased_trainer(
             architecture, settings.optimizer, settings.batch_size
         ) as trainer,
-        uninterrupted_thread() as thread,
+        UninterruptedThreads(1) as thread,
     ):
         thread.submit(
             trainer.load,
@@ -311,7 +310,7 @@ def _encode(
     latent_dim = network.architecture.latent_dim
     kl = np.zeros(latent_dim)
     latents = np.zeros((2, len(images) if with_latents else 0, latent_dim), np.float32)
-    with uninterrupted_thread() as thread:
+    with UninterruptedThreads(1) as thread:
         for start in here[::_PART_ROWS]:
             part = range(start, min(start + _PART_ROWS, here.stop))
             with _overflow_named():
@@ -340,9 +339,13 @@ def _network(
 
 
 class _Totals:
-    """Loss, reconstruction term and KL, summed over the images of an epoch so far."""
+    """Loss, reconstruction term and KL, summed over the images of an epoch so far.
 
-    def __init__(self) -> None:
+    Epochs are those of one fit, counted from 0.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
         self.sums = np.zeros(3)
         self.n_images = 0
 
@@ -361,7 +364,7 @@ class _Run:
         data: Data,
         start: Progress,
         trainer: Trainer,
-        thread: ThreadPoolExecutor,
+        thread: UninterruptedThreads,
         report: Report,
     ) -> None:
         self._settings = settings
@@ -386,7 +389,7 @@ class _Run:
         is_gaussian = architecture.likelihood == "gaussian"
         self._offset = _network(architecture, data, start).log_span * is_gaussian
         self._history: History = {"loss": [], "reconstruction": [], "kl": []}
-        self._totals = _Totals()
+        self._totals = _Totals(0)
         self._is_interrupted = False
         # Of the next graph call. Results do not depend on it.
         self._n_batches = self._whole_batches(_CALL_PIXELS / 16)
@@ -410,7 +413,8 @@ class _Run:
             # Other processes would wait for this one, or go on without it.
             if self._replicas.n_processes > 1:
                 raise
-            if self._totals.n_images:
+            # It may have come when an epoch was entered, but not yet done with.
+            if self._totals.n_images and self._totals.epoch == self._n_epochs:
                 self._record()
             if self._n_epochs == 0:
                 raise
@@ -515,7 +519,7 @@ class _Run:
         self._history["kl"].append(kl)
         self._history["reconstruction"].append(reconstruction + self._offset)
         self._history["loss"].append(loss + self._offset)
-        self._totals = _Totals()
+        self._totals = _Totals(self._n_epochs)
 
     def _newest(self) -> dict[str, float]:
         """The newest values of the history."""
@@ -571,7 +575,7 @@ class _EarlyStopping:
         images: Rows,
         start: Progress,
         replicas: Replicas,
-        thread: ThreadPoolExecutor,
+        thread: UninterruptedThreads,
     ) -> None:
         self._replicas = replicas
         self._thread = thread

@@ -148,7 +148,7 @@ for turn in range(100):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 1.2 * seconds))
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 1.8 * seconds))
             vae.fit(X)
             signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:

@@ -3,8 +3,12 @@
 import os
 import signal
 import sys
+import threading
+import time
+import weakref
 from concurrent.futures import CancelledError
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -13,10 +17,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skvae import ConvVAE
 from skvae.inference import FittedNetwork
+from skvae.interrupts import UninterruptedThreads
 from skvae.shuffling import shuffled_blocks
 from skvae.storage import StoredImages
 from skvae.trainer import Trainer
-from skvae.training import _Run
+from skvae.training import _Run, _Totals
 
 
 @pytest.fixture
@@ -119,6 +124,75 @@ def test_before_anything_was_trained_there_is_nothing_to_keep(images, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         vae.fit(images)
     assert vae.__dict__ == before
+
+
+def test_an_epoch_counts_once_whenever_ctrl_c_comes(images, monkeypatch):
+    """It is in the history, and its sums are still there."""
+    expected = ConvVAE(**{**TINY, "epochs": 2}).fit(images)
+    epochs = []
+
+    class InterruptedTotals(_Totals):
+        def __init__(self, epoch):
+            epochs.append(epoch)
+            if epoch == 2:
+                raise KeyboardInterrupt
+            super().__init__(epoch)
+
+    monkeypatch.setattr("skvae.training._Totals", InterruptedTotals)
+    with pytest.warns(ConvergenceWarning, match="after 2 of 3 epochs"):
+        vae = ConvVAE(**TINY).fit(images)
+    assert epochs == [0, 1, 2]
+    assert_same_fit(vae, expected)
+
+
+def test_a_call_in_another_thread_gives_what_it_gives():
+    with UninterruptedThreads(2) as threads:
+        calls = [threads.submit(divmod, 17, n) for n in (5, 0, 3)]
+        assert calls[0].result() == (3, 2)
+        with pytest.raises(ZeroDivisionError):
+            calls[1].result()
+        assert calls[2].result() == (5, 2)
+
+
+def test_calls_under_way_are_waited_for_and_others_not_made():
+    made, started, go_on = [], SimpleQueue(), threading.Event()
+
+    def work(n):
+        started.put(n)
+        go_on.wait()
+        made.append(n)
+
+    def interrupted(n_threads):
+        with UninterruptedThreads(n_threads) as threads:
+            for n in range(5):
+                threads.submit(work, n)
+            for _ in range(n_threads):
+                started.get()
+            timer.start()
+            raise KeyboardInterrupt
+
+    n_before = threading.active_count()
+    for n_threads in (1, 2):
+        made.clear()
+        go_on.clear()
+        timer = threading.Timer(0.1, go_on.set)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(n_threads)
+        timer.join()
+        assert sorted(made) == list(range(n_threads))
+    assert threading.active_count() == n_before
+
+
+def test_a_thread_keeps_nothing_of_its_last_call():
+    with UninterruptedThreads(1) as threads:
+        array = np.zeros(3)
+        kept = weakref.ref(array)
+        threads.submit(np.sum, array).result()
+        del array
+        deadline = time.monotonic() + 30
+        while kept() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert kept() is None
 
 
 def test_no_array_becomes_a_tensor_where_signal_handlers_run(images):
