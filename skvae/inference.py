@@ -38,8 +38,8 @@ class FittedNetwork:
     seed : int
         What the draws behind scores depend on, besides the rows.
     is_uninterrupted : bool
-        Whether all calls are in other threads, for what `interrupts` says. It takes
-        longer than a small batch does.
+        Whether even a single batch is for another thread, for what `interrupts` says:
+        to start one takes longer than a small batch.
     """
 
     architecture: Architecture

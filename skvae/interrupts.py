@@ -2,15 +2,16 @@
 
 Python runs signal handlers in the main thread, wherever that is. If it is in code of
 TensorFlow's that does not expect an exception, as where arrays become tensors, a
-SystemError follows, or the process ends; in the locks of `concurrent.futures`, a
-RuntimeError, or a wait for ever. Other threads are never interrupted. So `fit` calls
-TensorFlow in these, and waits for them where an exception does no harm.
+SystemError follows, or the process ends; in the locks of `concurrent.futures` and of
+`threading.Thread.start`, a RuntimeError, or a wait for ever. Other threads are never
+interrupted. So `fit` calls TensorFlow in these, but for what several processes of a
+strategy exchange, and waits for them where an exception does no harm.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
-import threading
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -18,84 +19,86 @@ from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
+# What a function gives, or raises.
+_Outcome = tuple[Any, BaseException | None]
+
+# A function, and where its outcome goes.
+_Work = tuple[Callable[[], Any], SimpleQueue[_Outcome]]
+
 
 class Call(Generic[T]):
     """A call in another thread."""
 
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
-        # Its waits are in C, and give either an item or the exception.
-        self._outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
-
-    def run(self) -> None:
-        """Make the call: for that thread."""
-        try:
-            value = self._function()
-        except BaseException as error:  # noqa: BLE001 - for who waits for the result
-            self._outcome.put(partial(_raise, error))
-        else:
-            self._outcome.put(lambda: value)
+    def __init__(self, outcome: SimpleQueue[_Outcome]) -> None:
+        self._outcome = outcome
 
     def result(self) -> T:
-        """Wait for what the call gives, or raises; once.
+        """Wait for what the call gives or raises, and give or raise it.
 
-        Ctrl-C ends the wait, and not the call.
+        It can be had once. Ctrl-C ends the wait, and not the call.
         """
-        return self._outcome.get()()
+        value: T
+        value, error = self._outcome.get()
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            del error  # Its traceback refers to this frame.
 
 
 class UninterruptedThreads:
     """Threads that make calls in the order in which they are submitted.
 
-    On leaving the context, calls that are under way are waited for, and others are not
-    made. Where an exception comes before that, threads may stay, idle, but nobody waits
-    for them.
+    Where the context is left, calls that are under way are waited for, but not after
+    Ctrl-C, which may be to end that wait. Others are not made.
     """
 
     def __init__(self, n: int) -> None:
-        self._calls: SimpleQueue[Call[Any] | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=_make_calls, args=(self._calls,), daemon=True)
-            for _ in range(n)
-        ]
-        try:
-            for thread in self._threads:
-                thread.start()
-        except BaseException:
-            self.end()
-            raise
+        self._n = n
+        self._has_ended = False
+        # All waits are for queues: they are in C, and give an item or the exception.
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        for _ in range(n):
+            # It does not wait for the thread, as those of `threading` do.
+            _thread.start_new_thread(_make_calls, (self._work, self._ended))
 
     def submit(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Call[T]:
         """Have a function called."""
-        call = Call(partial(function, *args, **kwargs))
-        self._calls.put(call)
-        return call
+        if self._has_ended:
+            msg = "These threads have ended."
+            raise RuntimeError(msg)
+        outcome: SimpleQueue[_Outcome] = SimpleQueue()
+        self._work.put((partial(function, *args, **kwargs), outcome))
+        return Call(outcome)
 
     def end(self) -> None:
         """End the threads after what is under way, without waiting for it."""
+        self._has_ended = True
         with contextlib.suppress(Empty):
             while True:
-                self._calls.get_nowait()
-        for _ in self._threads:
-            self._calls.put(None)
+                self._work.get_nowait()
+        for _ in range(self._n):
+            self._work.put(None)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         self.end()
-        for thread in self._threads:
-            thread.join()
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            for _ in range(self._n):
+                self._ended.get()
 
 
-def _make_calls(calls: SimpleQueue[Call[Any] | None]) -> None:
-    while (call := calls.get()) is not None:
-        call.run()
-        del call  # While it waits for the next one, nothing is kept.
-
-
-def _raise(error: BaseException) -> Any:
-    try:
-        raise error
-    finally:
-        del error  # It refers to this frame.
+def _make_calls(work: SimpleQueue[_Work | None], ended: SimpleQueue[None]) -> None:
+    while (newest := work.get()) is not None:
+        function, outcome = newest
+        try:
+            outcome.put((function(), None))
+        except BaseException as error:  # noqa: BLE001 - for who waits for the result
+            outcome.put((None, error))
+        # While it waits nothing is kept. A traceback refers to this frame, too.
+        del newest, function, outcome
+    ended.put(None)

@@ -8,7 +8,6 @@ images fit one block, or one run, that is a full shuffle.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -50,11 +49,11 @@ def shuffled_blocks(
     """
     n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
     blocks = _blocks(rows, chunk_length(images), n_batches * batch_size, rng)
-    is_over = threading.Event()
+    is_over = False
 
     def read(rows: np.ndarray) -> np.ndarray:
         if isinstance(images, StoredImages):
-            return images.gather(rows, lambda: not is_over.is_set())
+            return images.gather(rows, lambda: not is_over)
         return images[rows]
 
     def read_ahead(block: np.ndarray) -> tuple[int, Call[np.ndarray]]:
@@ -71,7 +70,7 @@ def shuffled_blocks(
         yield n_block, reading.result()
     finally:
         # Who stops early does not wait for what is being read, nor reads beside it.
-        is_over.set()
+        is_over = True
         reader.end()
 
 

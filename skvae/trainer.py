@@ -259,24 +259,23 @@ def leased_trainer(
     """
     check_not_forked()
     strategy = current_strategy()
-    with engine.lock:
+    with engine.lock, UninterruptedThreads(1) as thread:
         network = engine.shared_network(architecture)
         n_rows = math.ceil(batch_size / strategy.num_replicas_in_sync)
-        n_parts = threads.n_parts(architecture, n_rows)
+        n_parts = thread.submit(threads.n_parts, architecture, n_rows).result()
         kind = (optimizer, n_parts, strategy)
         idle = network.idle_trainers
         if not any(trainer.kind == kind for trainer in idle):
-            # Its variables are no strategy's: a thread starts outside of all scopes.
-            with UninterruptedThreads(1) as thread:
-                idle.append(thread.submit(lambda: Trainer(network, *kind)).result())
+            # Its variables are no strategy's: the thread is outside of all scopes.
+            idle.append(thread.submit(Trainer, network, *kind).result())
         trainer = next(each for each in reversed(idle) if each.kind == kind)
-        network.leased_trainers.add(trainer)
         idle.remove(trainer)
+        network.leased_trainers.add(trainer)
     is_at_rest = True
     try:
         yield trainer
     except BaseException as error:
-        # After a second Ctrl-C a call may still be under way in it.
+        # After Ctrl-C a call may still be under way in it.
         is_at_rest = isinstance(error, Exception)
         raise
     finally:

@@ -408,7 +408,8 @@ class _Run:
                 is_last = self._replicas.any(is_last)
                 self._report.update(self._n_epochs, self._newest())
         except KeyboardInterrupt:
-            # The call that is under way ends, and is counted, before training does.
+            # The call that is under way ends, and is counted, before training does;
+            # unless there is a second Ctrl-C, after which nothing is kept.
             self._thread.submit(int).result()
             # Other processes would wait for this one, or go on without it.
             if self._replicas.n_processes > 1:

@@ -3,19 +3,20 @@
 import os
 import signal
 import sys
-import threading
 import time
 import weakref
 from concurrent.futures import CancelledError
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event, main_thread
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import TINY, Hooks, assert_same_fit
 from sklearn.exceptions import ConvergenceWarning
 
-from skvae import ConvVAE
+from skvae import ConvVAE, engine
 from skvae.inference import FittedNetwork
 from skvae.interrupts import UninterruptedThreads
 from skvae.shuffling import shuffled_blocks
@@ -79,6 +80,32 @@ def test_training_goes_on_from_there(images, interrupt):
         vae.fit(images)
     vae.fit(images)
     assert vae.n_iter_ == len(vae.history_["loss"]) == 5
+
+
+def test_a_second_ctrl_c_ends_it_at_once(images, interrupt, monkeypatch):
+    vae = ConvVAE(**TINY).fit(images)
+    before = dict(vae.__dict__)
+    interrupt(-1)  # none of the calls; the fifth does it itself
+    train_steps = Trainer.train_steps
+    has_left, ended = Event(), SimpleQueue()
+    calls = []
+
+    def long(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) < 5:
+            return train_steps(self, *args, **kwargs)
+        for _ in range(2):
+            time.sleep(0.5)
+            signal.pthread_kill(main_thread().ident, signal.SIGINT)
+        ended.put(has_left.wait(60))
+        return train_steps(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train_steps", long)
+    with pytest.raises(KeyboardInterrupt):
+        vae.fit(images)
+    has_left.set()
+    assert ended.get(timeout=60)
+    assert vae.__dict__ == before
 
 
 def test_early_stopping_keeps_its_best_epoch(images, interrupt):
@@ -152,35 +179,45 @@ def test_a_call_in_another_thread_gives_what_it_gives():
         with pytest.raises(ZeroDivisionError):
             calls[1].result()
         assert calls[2].result() == (5, 2)
+    with pytest.raises(RuntimeError, match="ended"):
+        threads.submit(int)
 
 
-def test_calls_under_way_are_waited_for_and_others_not_made():
-    made, started, go_on = [], SimpleQueue(), threading.Event()
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_calls_under_way_are_waited_for_and_others_not_made(n_threads, error):
+    """After Ctrl-C they are not waited for."""
+    made, started, go_on = SimpleQueue(), SimpleQueue(), SimpleQueue()
 
     def work(n):
         started.put(n)
-        go_on.wait()
-        made.append(n)
+        go_on.get(timeout=60)
+        time.sleep(0.1)
+        made.put(n)
 
-    def interrupted(n_threads):
+    def fail():
         with UninterruptedThreads(n_threads) as threads:
             for n in range(5):
                 threads.submit(work, n)
             for _ in range(n_threads):
-                started.get()
-            timer.start()
-            raise KeyboardInterrupt
+                started.get(timeout=60)
+            threads.end()
+            if error is not KeyboardInterrupt:
+                let_go()
+            raise error
 
-    n_before = threading.active_count()
-    for n_threads in (1, 2):
-        made.clear()
-        go_on.clear()
-        timer = threading.Timer(0.1, go_on.set)
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(n_threads)
-        timer.join()
-        assert sorted(made) == list(range(n_threads))
-    assert threading.active_count() == n_before
+    def let_go():
+        for _ in range(n_threads):
+            go_on.put(None)
+
+    with pytest.raises(error):
+        fail()
+    if error is KeyboardInterrupt:
+        let_go()
+    else:
+        assert made.qsize() == n_threads
+    assert sorted(made.get(timeout=60) for _ in range(n_threads)) == [0, 1][:n_threads]
+    assert started.empty()
 
 
 def test_a_thread_keeps_nothing_of_its_last_call():
@@ -199,22 +236,30 @@ def test_no_array_becomes_a_tensor_where_signal_handlers_run(images):
     """TensorFlow does not survive an exception there: about one Ctrl-C in 500."""
     params = {**TINY, "early_stopping": True, "validation_fraction": 0.5}
     expected = ConvVAE(**params).fit(images)
-    called = set()
+    engine._networks.clear()
 
-    def note(frame, *_):
-        path = Path(frame.f_code.co_filename)
-        if {"tensorflow", "keras"} & set(path.parts):
-            called.add(path.name)
+    def called_here(function):
+        """Files of TensorFlow and Keras that it makes this thread run."""
+        called = set()
 
-    vae = ConvVAE(**params)
-    sys.setprofile(note)  # of this thread
-    try:
-        vae.fit(images)
-    finally:
-        sys.setprofile(None)
-    assert "context.py" in called  # asked for the number of threads
+        def note(frame, *_):
+            path = Path(frame.f_code.co_filename)
+            if {"tensorflow", "keras"} & set(path.parts):
+                called.add(path.name)
+
+        sys.setprofile(note)
+        try:
+            function()
+        finally:
+            sys.setprofile(None)
+        return called
+
     made_in = {"constant_op.py", "tensor_conversion.py", "resource_variable_ops.py"}
-    assert not called & made_in
+    assert made_in <= called_here(
+        lambda: tf.Variable(tf.convert_to_tensor(np.ones(2))).numpy()
+    )
+    vae = ConvVAE(**params)
+    assert not made_in & called_here(lambda: vae.fit(images))
     assert_same_fit(vae, expected)
 
 
