@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from importance import importance_scores
 from keras_vae import (
     TrainStepVAE,
     build_decoder,
@@ -19,13 +20,22 @@ from keras_vae import (
     with_added_loss,
 )
 from timing import fastest, seconds_a_call
-from workloads import FILTERS, KERNEL_SIZE, LATENT_DIM, LEARNING_RATE, make_images
+from workloads import (
+    FILTERS,
+    KERNEL_SIZE,
+    LATENT_DIM,
+    LEARNING_RATE,
+    make_images,
+    make_inputs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from workloads import Encoding as EncodingWorkload
+    from workloads import Serving as ServingWorkload
     from workloads import Training as TrainingWorkload
+
+    _Predict = Callable[[keras.Model, np.ndarray, int], np.ndarray]
 
 _NETWORK = {"latent_dim": LATENT_DIM, "filters": FILTERS, "kernel_size": KERNEL_SIZE}
 _MODELS = {"train_step": TrainStepVAE, "add_loss": with_added_loss}
@@ -152,45 +162,73 @@ class Training:
         return {"x": batches.prefetch(tf.data.AUTOTUNE), "shuffle": False}
 
 
-class Encoding:
-    """Calls of an encoder that gives z_mean alone."""
+class Serving:
+    """Calls of an encoder and a decoder."""
 
-    def __init__(self, workload: EncodingWorkload) -> None:
-        self._images = make_images(workload)[..., None]  # (n, H, W, 1)
-        self._sampling_encoder = build_encoder(
-            workload.size, hidden_layers=workload.hidden_layers, **_NETWORK
-        )
-        z_mean = self._sampling_encoder.outputs[0]
-        self._encoder = keras.Model(self._sampling_encoder.inputs, z_mean)
-        self._functions: dict[str, Callable[[int], np.ndarray]] = {
-            "Keras predict": self._predict,
-            "Keras predict_on_batch": self._predict_on_batches,
+    def __init__(self, workload: ServingWorkload) -> None:
+        self._task = workload.task
+        self._inputs = make_inputs(workload)
+        if workload.task != "decode":
+            self._inputs = self._inputs[..., None]  # (n, H, W, 1)
+        network = {
+            "latent_dim": workload.latent_dim,
+            "filters": workload.filters,
+            "hidden_layers": workload.hidden_layers,
+            "kernel_size": KERNEL_SIZE,
+        }
+        self._sampling_encoder = build_encoder(workload.size, **network)
+        self._decoder = build_decoder(workload.size, **network)
+        inputs, outputs = self._sampling_encoder.inputs, self._sampling_encoder.outputs
+        self._encoder = keras.Model(inputs, outputs[0])
+        self._posterior = keras.Model(inputs, outputs[:2])
+        self._functions = {
+            "Keras predict": _predict,
+            "Keras predict_on_batch": _predict_on_batches,
         }
         self._batch_sizes: dict[str, int] = {}
 
     def check(self, weights: dict[str, np.ndarray]) -> np.ndarray:
-        """Take the weights and encode once: (n, latent_dim)."""
-        load_weights([self._sampling_encoder], weights)
-        return self._predict(_BATCH_SIZES[0])
+        """Take the weights and compute once."""
+        load_weights([self._sampling_encoder, self._decoder], weights)
+        return self._compute(_predict, _BATCH_SIZES[0])
 
     def forms(self) -> dict[str, str]:
         """Both functions that predict, with their best batch sizes."""
-        batch_sizes = [1] if len(self._images) == 1 else _BATCH_SIZES
-        for name, function in self._functions.items():
+        batch_sizes = [1] if len(self._inputs) == 1 else _BATCH_SIZES
+        for name in self._functions:
             self._batch_sizes[name] = fastest(
-                batch_sizes, lambda size, f=function: seconds_a_call(lambda: f(size))
+                batch_sizes, lambda size, name=name: self._seconds(name, size)
             )
         return {name: f"batch_size={size}" for name, size in self._batch_sizes.items()}
 
-    def encode(self, name: str) -> float:
+    def serve(self, name: str) -> float:
         """Seconds of a call."""
-        function, batch_size = self._functions[name], self._batch_sizes[name]
-        return seconds_a_call(lambda: function(batch_size))
+        return self._seconds(name, self._batch_sizes[name])
 
-    def _predict(self, batch_size: int) -> np.ndarray:
-        return self._encoder.predict(self._images, batch_size=batch_size, verbose=0)
+    def _seconds(self, name: str, batch_size: int) -> float:
+        predict = self._functions[name]
+        return seconds_a_call(lambda: self._compute(predict, batch_size))
 
-    def _predict_on_batches(self, batch_size: int) -> np.ndarray:
-        starts = range(0, len(self._images), batch_size)
-        batches = [self._images[start : start + batch_size] for start in starts]
-        return np.concatenate([self._encoder.predict_on_batch(x) for x in batches])
+    def _compute(self, predict: _Predict, batch_size: int) -> np.ndarray:
+        if self._task == "encode":
+            return predict(self._encoder, self._inputs, batch_size)
+        if self._task == "decode":
+            return predict(self._decoder, self._inputs, batch_size)[..., 0]
+        return importance_scores(
+            self._inputs,
+            self._posterior.predict_on_batch,
+            lambda z: predict(self._decoder, z, batch_size),
+            batch_size,
+        )
+
+
+def _predict(model: keras.Model, inputs: np.ndarray, batch_size: int) -> np.ndarray:
+    return model.predict(inputs, batch_size=batch_size, verbose=0)
+
+
+def _predict_on_batches(
+    model: keras.Model, inputs: np.ndarray, batch_size: int
+) -> np.ndarray:
+    starts = range(0, len(inputs), batch_size)
+    batches = [inputs[start : start + batch_size] for start in starts]
+    return np.concatenate([model.predict_on_batch(x) for x in batches])

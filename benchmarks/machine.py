@@ -10,7 +10,16 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("skvae", "tensorflow", "keras", "scikit-learn", "numpy", "torch", "pythae")
+PACKAGES = (
+    "skvae",
+    "tensorflow",
+    "keras",
+    "onnxruntime",
+    "scikit-learn",
+    "numpy",
+    "torch",
+    "pythae",
+)
 
 
 def machine_lines() -> list[str]:

@@ -8,8 +8,8 @@ from time import perf_counter
 import numpy as np
 from sklearn.base import clone
 from timing import seconds_a_call
-from workloads import FILTERS, KERNEL_SIZE, LATENT_DIM, LEARNING_RATE, make_images
-from workloads import Encoding as EncodingWorkload
+from workloads import KERNEL_SIZE, LEARNING_RATE, architecture, make_images, make_inputs
+from workloads import Serving as ServingWorkload
 from workloads import Training as TrainingWorkload
 
 from skvae import ConvVAE
@@ -22,12 +22,13 @@ warnings.simplefilter("ignore", PosteriorCollapseWarning)
 _NO_LEARNING = 1e-30
 
 
-def conv_vae(workload: TrainingWorkload | EncodingWorkload, policy: str) -> ConvVAE:
+def conv_vae(workload: TrainingWorkload | ServingWorkload, policy: str) -> ConvVAE:
     """The guide's network and loss."""
+    network = architecture(workload)
     vae = ConvVAE(
-        LATENT_DIM,
-        filters=FILTERS,
-        hidden_layers=workload.hidden_layers,
+        network.latent_dim,
+        filters=network.filters,
+        hidden_layers=network.hidden_layers,
         kernel_size=KERNEL_SIZE,
         likelihood="mse",
         learning_rate=LEARNING_RATE,
@@ -79,28 +80,34 @@ class Training:
         return seconds, vae.history_["loss"][-1]
 
 
-class Encoding:
-    """Calls of `transform`."""
+class Serving:
+    """Calls of `transform`, `inverse_transform` and `score_samples`."""
 
-    def __init__(self, workload: EncodingWorkload) -> None:
-        self._images = make_images(workload)
+    def __init__(self, workload: ServingWorkload) -> None:
         vae = conv_vae(workload, "float32")
         vae.set_params(epochs=1, learning_rate=_NO_LEARNING)
-        self._vae = vae.fit(self._images)
+        self._vae = vae.fit(make_images(workload)[:100])
+        method, self._form = {
+            "encode": (self._vae.transform, "ConvVAE.transform"),
+            "decode": (self._vae.inverse_transform, "ConvVAE.inverse_transform"),
+            "score": (self._vae.score_samples, "ConvVAE.score_samples"),
+        }[workload.task]
+        inputs = make_inputs(workload)
+        self._call = lambda: method(inputs)
 
     def weights(self) -> dict[str, np.ndarray]:
         """The network's weights, under their Keras paths."""
         return self._vae.weights_
 
     def check(self, _: dict[str, np.ndarray]) -> np.ndarray:
-        """Encode once: (n, latent_dim)."""
-        return self._vae.transform(self._images)
+        """Compute once."""
+        return self._call()
 
     def forms(self) -> dict[str, str]:
         """What to time, under its name, and how it was chosen."""
-        self.encode("skvae")  # to warm up
-        return {"skvae": "ConvVAE.transform"}
+        self.serve("skvae")  # to warm up
+        return {"skvae": self._form}
 
-    def encode(self, _: str) -> float:
+    def serve(self, _: str) -> float:
         """Seconds of a call."""
-        return seconds_a_call(lambda: self._vae.transform(self._images))
+        return seconds_a_call(self._call)

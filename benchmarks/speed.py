@@ -3,9 +3,10 @@
 The network is the guide's, the loss its "sum of squared errors + KL".
 
 1. Training on images of 8 x 8, 32 x 32 and 128 x 128, from the same weights.
-2. Encoding one image, and many.
-3. A grid search of 6 settings and 3 folds, a whole process with all its imports.
-4. The part of TensorFlow's rate of matrix products that training reaches.
+2. Encoding, decoding and scoring (64 draws), of one image and of many.
+3. A fresh process that loads a fitted network and encodes one image.
+4. A grid search of 6 settings and 3 folds, a whole process with all its imports.
+5. The part of TensorFlow's rate of matrix products that training reaches.
 
 In a checkout, on a machine with nothing else to do, some 25 minutes on 2 cores:
 
@@ -15,7 +16,7 @@ In a checkout, on a machine with nothing else to do, some 25 minutes on 2 cores:
 writes speed.csv and speed.png beside this file, and prints the table.
 
 Before anything is timed, all sides are given ConvVAE's weights and have to agree on the
-loss, or on the latents; after it, on the loss that training ends with. Each side works
+loss, or on the results; after it, on the loss that training ends with. Each side works
 in a process of its own, compiled and warmed up, and all take turns (A B C, A B C, ...);
 ratios are taken turn by turn. What a first fit costs more than others is in growth.py.
 Each side other than ConvVAE is timed in the fastest of several forms, which the csv
@@ -30,16 +31,18 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import fresh
 import numpy as np
 from speed_results import SETTINGS, Series, draw_picture, print_table, write_csv
 from worker import QUIET, Worker
-from workloads import Encoding, Training, forward_multiply_adds
+from workloads import Serving, Training, forward_multiply_adds
 
 FOLDER = Path(__file__).parent
 
@@ -53,13 +56,19 @@ TRAININGS = (
 )
 # The training that is compared with matrix products.
 BOUND = TRAININGS[-1]
-ENCODINGS = (
-    Encoding(size=8, hidden_layers=2, n_images=1),
-    Encoding(size=32, hidden_layers=2, n_images=10_000),
-    Encoding(size=128, hidden_layers=4, n_images=1000),
+SERVINGS = (
+    Serving("encode", size=8, hidden_layers=2, n_images=1),
+    Serving("encode", size=128, hidden_layers=3, n_images=1, filters=32, latent_dim=70),
+    Serving("encode", size=32, hidden_layers=2, n_images=10_000),
+    Serving("encode", size=128, hidden_layers=4, n_images=1000),
+    Serving("decode", size=32, hidden_layers=2, n_images=4000),
+    Serving("decode", size=128, hidden_layers=4, n_images=250),
+    Serving("score", size=8, hidden_layers=2, n_images=500),
+    Serving("score", size=32, hidden_layers=2, n_images=100),
 )
 TRAINING_TURNS = 5
-ENCODING_TURNS = 9
+SERVING_TURNS = 9
+FRESH_TURNS = 5
 GRID_TURNS = 3
 
 # Side, setting and command of each grid search.
@@ -73,11 +82,13 @@ GRID_SEARCHES = (
     ("PyTorch", "default", "grid_torch.py"),
 )
 GRID_SEARCH = "grid search"
+FRESH_PROCESS = "fresh process: load a file, encode 1 row 128x128"
 
 # The sides differ in rounding, in the order of images and in their noise.
 LOSS_RTOL = 1e-4
 POLICY_LOSS_RTOL = 0.02
-LATENT_ATOL = 1e-4
+RESULT_ATOL = 1e-4
+SCORE_RTOL = 1e-3
 TRAINED_LOSS_RTOL = 0.05
 GRID_LOSS_RTOL = 0.10
 
@@ -100,23 +111,19 @@ class Entry(NamedTuple):
     form: str
 
 
-def common_sides(task: str) -> list[Side]:
-    """The sides that train and encode, ConvVAE's first."""
-    return [
-        Side(f"skvae_side:{task}", "default"),
-        Side(f"skvae_side:{task}", "set"),
-        Side(f"keras_side:{task}", "default"),
-        Side(f"keras_side:{task}", "set"),
-        Side(f"torch_side:{task}", "default"),
-    ]
-
-
 # Training.
 
 
 def training_sides(workload: Training) -> list[Side]:
     """All sides, ConvVAE's first."""
-    sides = [*common_sides("Training"), Side("pythae_side:Training", "default")]
+    sides = [
+        Side("skvae_side:Training", "default"),
+        Side("skvae_side:Training", "set"),
+        Side("keras_side:Training", "default"),
+        Side("keras_side:Training", "set"),
+        Side("torch_side:Training", "default"),
+        Side("pythae_side:Training", "default"),
+    ]
     if workload == BOUND:
         for policy in POLICIES:
             if policy != "float32":
@@ -218,28 +225,73 @@ def parts_of_bound(
     return parts
 
 
-# Encoding.
+# What a fitted network computes.
 
 
-def measure_encoding(workload: Encoding) -> list[Series]:
+def serving_sides() -> list[Side]:
+    """All sides, ConvVAE's first. Settings are TensorFlow's, which Keras alone uses."""
+    return [
+        Side("skvae_side:Serving", "default"),
+        Side("keras_side:Serving", "default"),
+        Side("keras_side:Serving", "set"),
+        Side("torch_side:Serving", "default"),
+        Side("onnx_side:Serving", "default"),
+    ]
+
+
+def measure_serving(workload: Serving) -> list[Series]:
     """Milliseconds a call of all sides."""
-    sides = common_sides("Encoding")
     with ExitStack() as stack:
-        workers = {side: start(stack, side, workload) for side in sides}
-        weights = workers[sides[0]].ask("weights")
-        latents = [worker.ask("check", weights) for worker in workers.values()]
-        for side_latents in latents:
-            np.testing.assert_allclose(
-                side_latents, latents[0], rtol=0, atol=LATENT_ATOL
-            )
+        workers = {side: start(stack, side, workload) for side in serving_sides()}
+        own, *others = workers.values()
+        weights = own.ask("weights")
+        expected = own.ask("check", weights)
+        for other in others:
+            check_same_results(workload, other.ask("check", weights), expected)
         entries = ready_entries(workers)
         times: list[list[float]] = [[] for _ in entries]
-        for _ in range(ENCODING_TURNS):
+        for _ in range(SERVING_TURNS):
             for entry, side_times in zip(entries, times, strict=True):
-                side_times.append(1e3 * entry.worker.ask("encode", entry.side))
+                side_times.append(1e3 * entry.worker.ask("serve", entry.side))
     return [
         Series(str(workload), entry.side, entry.setting, entry.form, "ms", values)
         for entry, values in zip(entries, times, strict=True)
+    ]
+
+
+def check_same_results(
+    workload: Serving, results: np.ndarray, expected: np.ndarray
+) -> None:
+    """Assert that a side computes what ConvVAE does; scores have draws of their own."""
+    assert results.shape == expected.shape
+    if workload.task == "score":
+        np.testing.assert_allclose(results.mean(), expected.mean(), rtol=SCORE_RTOL)
+    else:
+        np.testing.assert_allclose(results, expected, atol=RESULT_ATOL)
+
+
+# Fresh processes.
+
+
+def measure_fresh_processes() -> list[Series]:
+    """Seconds from the start of a process to the latents of one image."""
+    times: dict[str, list[float]] = {side: [] for side in fresh.SIDES}
+    script = [sys.executable, FOLDER / "fresh.py"]
+    environment = os.environ | QUIET
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([*script, "prepare", folder], env=environment, check=True)  # noqa: S603
+        for _ in range(FRESH_TURNS):
+            for side, side_times in times.items():
+                start_time = perf_counter()
+                subprocess.run([*script, side, folder], env=environment, check=True)  # noqa: S603
+                side_times.append(perf_counter() - start_time)
+        expected = np.load(Path(folder, "skvae.npy"))
+        for path in Path(folder).glob("*.npy"):
+            if path.stem in fresh.SIDES:
+                np.testing.assert_allclose(np.load(path), expected, atol=RESULT_ATOL)
+    return [
+        Series(FRESH_PROCESS, side, "default", "", "s", values)
+        for side, values in times.items()
     ]
 
 
@@ -294,9 +346,11 @@ def main() -> None:
     for training in TRAININGS:
         say(str(training))
         series += measure_training(training)
-    for encoding in ENCODINGS:
-        say(str(encoding))
-        series += measure_encoding(encoding)
+    for serving in SERVINGS:
+        say(str(serving))
+        series += measure_serving(serving)
+    say(FRESH_PROCESS)
+    series += measure_fresh_processes()
     say(GRID_SEARCH)
     series += measure_grid_search()
     say("done")

@@ -108,8 +108,8 @@ def draw_picture(series: list[Series], path: Path) -> None:
     """Bars of ratios, a panel a workload."""
     all_ratios = ratios(series)
     workloads = list(dict.fromkeys(own.workload for own, _, _ in all_ratios))
-    n_columns = math.ceil(len(workloads) / 2)
-    figure, axes = plt.subplots(2, n_columns, figsize=(20, 9), layout="constrained")
+    n_columns = math.ceil(len(workloads) / 3)
+    figure, axes = plt.subplots(3, n_columns, figsize=(22, 13), layout="constrained")
     for axis in axes.flat[len(workloads) :]:
         axis.set_axis_off()
     for axis, workload in zip(axes.flat, workloads, strict=False):

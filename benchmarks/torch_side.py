@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from importance import N_DRAWS, VARIANCE
 from timing import fastest, seconds_a_call
 from torch_vae import (
     Decoder,
@@ -18,10 +20,10 @@ from torch_vae import (
     train_epoch,
     vae_loss,
 )
-from workloads import FILTERS, LATENT_DIM, LEARNING_RATE, make_images
+from workloads import LEARNING_RATE, architecture, make_images, make_inputs
 
 if TYPE_CHECKING:
-    from workloads import Encoding as EncodingWorkload
+    from workloads import Serving as ServingWorkload
     from workloads import Training as TrainingWorkload
 
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
@@ -32,12 +34,13 @@ _ADAMS: dict[str, dict[str, bool]] = {
 _BATCH_SIZES = (32, 256, 1024)
 
 
-def _networks(workload: TrainingWorkload | EncodingWorkload) -> tuple[Encoder, Decoder]:
+def _networks(workload: TrainingWorkload | ServingWorkload) -> tuple[Encoder, Decoder]:
+    network = architecture(workload)
     return build_networks(
-        (workload.size, workload.size),
-        latent_dim=LATENT_DIM,
-        filters=FILTERS,
-        hidden_layers=workload.hidden_layers,
+        network.image_shape[:2],
+        latent_dim=network.latent_dim,
+        filters=network.filters,
+        hidden_layers=network.hidden_layers,
     )
 
 
@@ -106,7 +109,7 @@ class Training:
         return [*self._encoder.parameters(), *self._decoder.parameters()]
 
 
-class _EncodingForm(NamedTuple):
+class _ServingForm(NamedTuple):
     layout: str
     batch_size: int
     n_threads: int
@@ -116,41 +119,68 @@ class _EncodingForm(NamedTuple):
         return f"{self.layout}, {batch}, threads={self.n_threads}"
 
 
-class Encoding:
+class Serving:
     """Inference from a numpy array to a numpy array."""
 
-    def __init__(self, workload: EncodingWorkload) -> None:
-        # As an array, to which a caller's images are not mirrored.
-        self._images = mirrored(make_images(workload)).numpy()  # (n, 1, H, W)
+    def __init__(self, workload: ServingWorkload) -> None:
+        self._task = workload.task
+        self._inputs = make_inputs(workload)
+        if workload.task != "decode":
+            # As an array, to which a caller's images are not mirrored.
+            self._inputs = mirrored(self._inputs).numpy()  # (n, 1, H, W)
         self._encoder, self._decoder = _networks(workload)
 
     def check(self, weights: dict[str, np.ndarray]) -> np.ndarray:
-        """Take the weights and encode once: (n, latent_dim)."""
+        """Take the weights and compute once."""
         load_weights(self._encoder, self._decoder, weights)
-        return self._encode(_EncodingForm("contiguous", _BATCH_SIZES[0], 1))
+        results = self._compute(_ServingForm("contiguous", _BATCH_SIZES[0], 1))
+        return results[:, 0, ::-1, ::-1] if self._task == "decode" else results
 
     def forms(self) -> dict[str, str]:
         """The fastest form of memory layout, batch size and number of threads."""
-        batch_sizes = [1] if len(self._images) == 1 else _BATCH_SIZES
+        batch_sizes = [1] if len(self._inputs) == 1 else _BATCH_SIZES
         forms = [
-            _EncodingForm(*choice)
+            _ServingForm(*choice)
             for choice in product(_LAYOUTS, batch_sizes, _thread_counts())
         ]
         self._form = fastest(forms, self._seconds)
         return {"PyTorch": str(self._form)}
 
-    def encode(self, _: str) -> float:
+    def serve(self, _: str) -> float:
         """Seconds of a call."""
         return self._seconds(self._form)
 
-    def _seconds(self, form: _EncodingForm) -> float:
+    def _seconds(self, form: _ServingForm) -> float:
         torch.set_num_threads(form.n_threads)
-        self._encoder.to(memory_format=_LAYOUTS[form.layout])
-        return seconds_a_call(lambda: self._encode(form))
+        layout = _LAYOUTS[form.layout]
+        self._encoder.to(memory_format=layout)
+        self._decoder.to(memory_format=layout)
+        return seconds_a_call(lambda: self._compute(form))
 
-    def _encode(self, form: _EncodingForm) -> Any:
+    def _compute(self, form: _ServingForm) -> np.ndarray:
         with torch.inference_mode():
-            images = torch.from_numpy(self._images)
-            images = images.to(memory_format=_LAYOUTS[form.layout])
-            batches = [self._encoder(x)[0] for x in images.split(form.batch_size)]
+            rows = torch.from_numpy(self._inputs)
+            if self._task == "decode":
+                batches = [self._decoder(z) for z in rows.split(form.batch_size)]
+                return torch.cat(batches).contiguous().numpy()
+            rows = rows.to(memory_format=_LAYOUTS[form.layout])
+            if self._task == "encode":
+                batches = [self._encoder(x)[0] for x in rows.split(form.batch_size)]
+            else:
+                n_rows = max(1, form.batch_size // N_DRAWS)
+                batches = [self._scores(x) for x in rows.split(n_rows)]
             return torch.cat(batches).numpy()
+
+    def _scores(self, x: torch.Tensor) -> torch.Tensor:
+        """As `importance.importance_scores`, of images (n, 1, H, W)."""
+        z_mean, z_log_var = (part[:, None] for part in self._encoder(x))
+        epsilon = torch.randn(len(x), N_DRAWS, z_mean.shape[2])
+        z = z_mean + torch.exp(0.5 * z_log_var) * epsilon
+        decoded = self._decoder(z.flatten(0, 1)).reshape(len(x), N_DRAWS, -1)
+        errors = (x.reshape(len(x), 1, -1) - decoded).square().sum(dim=2)
+        log_ratio = 0.5 * (epsilon.square() + z_log_var - z.square()).sum(dim=2)
+        log_weights = log_ratio - errors / (2 * VARIANCE)
+        constant = math.log(N_DRAWS) + 0.5 * x[0].numel() * math.log(
+            2 * math.pi * VARIANCE
+        )
+        return torch.logsumexp(log_weights, dim=1) - constant

@@ -1,4 +1,4 @@
-"""What the speed benchmark trains on and encodes, the same on all sides."""
+"""What the speed benchmark trains on and computes, the same on all sides."""
 
 from __future__ import annotations
 
@@ -28,24 +28,29 @@ class Training(NamedTuple):
         return f"train {self.size}x{self.size}"
 
 
-class Encoding(NamedTuple):
-    """Images and network of a call that encodes; a timed unit is some calls."""
+class Serving(NamedTuple):
+    """What a fitted network computes in a call; a timed unit is some calls."""
 
+    task: str  # "encode", "decode" or "score"
     size: int
     hidden_layers: int
     n_images: int
+    filters: int = FILTERS
+    latent_dim: int = LATENT_DIM
 
     def __str__(self) -> str:
         rows = "row" if self.n_images == 1 else "rows"
-        return f"encode {self.n_images} {rows} {self.size}x{self.size}"
+        name = f"{self.task} {self.n_images} {rows} {self.size}x{self.size}"
+        n_weights = architecture(self).n_weights
+        return name if n_weights < 10**6 else f"{name}, {n_weights:,} weights"
 
 
-def architecture(workload: Training | Encoding) -> Architecture:
+def architecture(workload: Training | Serving) -> Architecture:
     """The network, as skvae names its layers and their shapes."""
     return Architecture(
         image_shape=(workload.size, workload.size, 1),
-        latent_dim=LATENT_DIM,
-        filters=FILTERS,
+        latent_dim=getattr(workload, "latent_dim", LATENT_DIM),
+        filters=getattr(workload, "filters", FILTERS),
         hidden_layers=workload.hidden_layers,
         kernel_size=KERNEL_SIZE,
         last_activation="sigmoid",
@@ -53,7 +58,7 @@ def architecture(workload: Training | Encoding) -> Architecture:
     )
 
 
-def forward_multiply_adds(workload: Training | Encoding) -> int:
+def forward_multiply_adds(workload: Training) -> int:
     """Products of a weight and a value that one image takes to encode and decode."""
     network = architecture(workload)
     n_pixels = [math.prod(size) for size in network.stage_sizes]
@@ -70,7 +75,7 @@ def forward_multiply_adds(workload: Training | Encoding) -> int:
     return total
 
 
-def make_images(workload: Training | Encoding) -> np.ndarray:
+def make_images(workload: Training | Serving) -> np.ndarray:
     """Two blobs of light an image, anywhere, and noise: (n, H, W) float32 in 0 to 1."""
     generator = np.random.default_rng(0)
     n, size = workload.n_images, workload.size
@@ -82,3 +87,11 @@ def make_images(workload: Training | Encoding) -> np.ndarray:
         rows, columns = np.exp(-0.5 * ((pixels - centres) / (0.15 * size)) ** 2)
         images += rows[:, :, None] * columns[:, None, :]
     return images.clip(0, 1, out=images)
+
+
+def make_inputs(workload: Serving) -> np.ndarray:
+    """Images, or latents (n, latent_dim) to decode."""
+    if workload.task != "decode":
+        return make_images(workload)
+    shape = (workload.n_images, workload.latent_dim)
+    return np.random.default_rng(0).standard_normal(shape, np.float32)

@@ -1,15 +1,5 @@
 """A convolutional variational autoencoder as a scikit-learn estimator."""
 
-import os
-
-if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    msg = (
-        "skvae runs on Keras's TensorFlow backend, but the environment variable "
-        f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']!r}. Unset it, or set it to "
-        "'tensorflow'."
-    )
-    raise ImportError(msg)
-
 import skvae.forks  # noqa: F401  sees forks from here on
 from skvae.checkpoint import Checkpoint
 from skvae.displays import (

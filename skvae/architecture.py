@@ -39,10 +39,9 @@ MAX_WEIGHTS = 2**31 - 1
 # More only make a single pixel smaller.
 MAX_HIDDEN_LAYERS = 30
 
-# What a layer gives for all images that are computed at once has at most so many bytes.
-# An array of 2^25 or more gets new pages from the C library each time, which the
-# operating system clears at their first use: three times as slow as the work itself.
-_LAYER_BYTES = 2**24
+# Bounds of a latent's log-variance: its exponential stays finite in float32, whatever
+# images are encoded.
+Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
 
 
 @dataclass(frozen=True)
@@ -68,18 +67,13 @@ class Architecture:
         return math.prod(self.image_shape)
 
     @property
-    def images_at_once(self) -> int:
-        """How many images to compute together: no layer's outputs are to grow large."""
+    def largest_layer(self) -> int:
+        """Number of values of an image in the layer that has most."""
         height, width, channels = self.image_shape
         n_values = [height * width * max(channels, self.filters), 8 * self.latent_dim]
         for size, filters in zip(self.stage_sizes[1:], self.stage_filters, strict=True):
             n_values.append(math.prod(size) * filters)
-        return max(1, _LAYER_BYTES // (4 * max(n_values)))
-
-    @property
-    def layer_dtype(self) -> str:
-        """What layers are to compute in; weights, latents and losses are float32."""
-        return self.dtype_policy.removeprefix("mixed_")
+        return max(n_values)
 
     @property
     def stage_sizes(self) -> list[tuple[int, int]]:
@@ -155,10 +149,11 @@ class Architecture:
         return weights
 
 
-def padding_before(size: int, stride: int, kernel_size: int) -> int:
-    """Zeros that "same" padding puts before an axis, the odd one behind."""
+def same_padding(size: int, stride: int, kernel_size: int) -> tuple[int, int]:
+    """Zeros that "same" padding puts before and after an axis, as TensorFlow does."""
     n_outputs = math.ceil(size / stride)
-    return max((n_outputs - 1) * stride + kernel_size - size, 0) // 2
+    total = max((n_outputs - 1) * stride + kernel_size - size, 0)
+    return total // 2, total - total // 2
 
 
 def convolution_links(size: int, stride: int, kernel_size: int) -> np.ndarray:
@@ -172,7 +167,7 @@ def convolution_links(size: int, stride: int, kernel_size: int) -> np.ndarray:
         Whether entry k of the kernel carries input pixel i to output pixel o.
     """
     n_outputs = math.ceil(size / stride)
-    before = padding_before(size, stride, kernel_size)
+    before, _ = same_padding(size, stride, kernel_size)
     starts = stride * np.arange(n_outputs) - before
     inputs = np.add.outer(np.arange(kernel_size), starts)
     return inputs[:, None, :] == np.arange(size)[:, None]

@@ -57,9 +57,10 @@ from skvae.sampler import draw_latents
 from skvae.storage import Selection, StoredArray, StoredImages, is_stored
 
 if TYPE_CHECKING:
-    from skvae.inference import FittedNetwork
     from skvae.job import Job
     from skvae.network import KerasModels
+    from skvae.serving.export import OnnxModels
+    from skvae.serving.fitted import FittedNetwork
 
 Images: TypeAlias = ArrayLike | StoredArray
 
@@ -187,12 +188,12 @@ class ConvVAE(
         training image [6]_. Its `sample` is to take a `random_state`, or to follow the
         parameter of that name. Scores never use it.
     dtype_policy : {"float32", "mixed_bfloat16", "mixed_float16"}, default="float32"
-        What layers compute in. The mixed policies compute in 16 bits, which is faster
-        where the processor has them (bfloat16: AVX-512 BF16, AMX; float16: GPUs), and
-        float32 where sums in 16 bits would make gradients wrong. Weights, latents,
-        losses and scores are float32 or wider all the same. float16 has a smaller
-        range: Keras's LossScaleOptimizer keeps gradients within it, which "nadam"
-        cannot be used with.
+        What layers compute in during training. The mixed policies compute in 16 bits,
+        which is faster where the processor has them (bfloat16: AVX-512 BF16, AMX;
+        float16: GPUs), and float32 where sums in 16 bits would make gradients wrong.
+        Weights and losses are float32 all the same, and so is all that a fitted
+        estimator computes. float16 has a smaller range: Keras's LossScaleOptimizer
+        keeps gradients within it, which "nadam" cannot be used with.
     warm_start : bool, default=False
         Whether `fit` trains `epochs` more epochs from where the last one ended.
     random_state : int, RandomState instance or None, default=None
@@ -248,9 +249,12 @@ class ConvVAE(
     random order, and images are shuffled among 64 MB of such runs.
 
     The same random_state, data and parameters give the same bits on the same number
-    of threads; on another number, training drifts apart by rounding. `transform` and
-    `inverse_transform` give an image alone and the same one among others to float32's
-    rounding, not to the bit; `score_samples` to the bit.
+    of threads; on another number, training drifts apart by rounding. What a fitted
+    estimator gives for an image has the same bits alone, among others and in any
+    order, on any number of threads and in any process of a machine.
+
+    Training is done by Keras on TensorFlow, all else by ONNX Runtime and numpy.
+    Fitted arrays are read-only; to change weights, replace them in `weights_`.
 
     In the scope of a ``tf.distribute.MirroredStrategy``, `fit` shares each batch among
     the devices of a machine, and in that of a ``MultiWorkerMirroredStrategy`` among
@@ -412,8 +416,11 @@ class ConvVAE(
             an error from the sampler or a callback.
         RuntimeError
             If another worker of a distribution strategy is lost, if the strategy is of
-            a kind that is not supported, or, as all methods, in a process that was
-            forked off one in which TensorFlow had started.
+            a kind that is not supported, or in a process that was forked off one in
+            which TensorFlow had started.
+        ImportError
+            If TensorFlow or Keras is not installed, or if the environment variable
+            KERAS_BACKEND is not "tensorflow".
 
         Warns
         -----
@@ -629,13 +636,15 @@ class ConvVAE(
         .. [1] Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders",
            ICLR 2016, https://arxiv.org/abs/1509.00519
         """
+        from skvae.serving.scores import log_likelihoods
+
         n_draws = _checked_count("n_draws", n_draws)
         images = self._read_images(X)
         noise_variance = self._state_["noise_variance"]
         if getattr(self, "noise_variance_", None) is not None:
             low, high = self.value_range_
             noise_variance = self.noise_variance_ / (high - low) ** 2
-        return self._network().score(images, noise_variance, n_draws)
+        return log_likelihoods(self._network(), images, noise_variance, n_draws)
 
     def score(self, X: Images, y: object = None) -> float:
         """Mean of `score_samples`: what model selection maximises.
@@ -677,6 +686,29 @@ class ConvVAE(
         return engine.keras_models(
             self._architecture(), self.weights_, self._state_["seed"]
         )
+
+    @_of_one_fit
+    def to_onnx(self) -> OnnxModels:
+        """Make ONNX models with the fitted weights, to be served without skvae.
+
+        They take and give float32 images (n, H, W, C) in the units that `fit` was
+        given, whatever the layout of X.
+
+        Returns
+        -------
+        models : object with two `onnx.ModelProto`
+            `encoder` takes "images" and gives "z_mean", as `transform` does, and
+            "z_log_var"; `decoder` takes "z" and gives "images", as `inverse_transform`
+            does.
+
+        Raises
+        ------
+        ValueError
+            If the network is larger than the 2 GB that a model may have.
+        """
+        from skvae.serving.export import onnx_models
+
+        return onnx_models(self._architecture(), self.weights_, self.value_range_)
 
     @property
     def _n_features_out(self) -> int:
@@ -921,12 +953,13 @@ class ConvVAE(
         return Architecture(**self._state_["architecture"])
 
     def _network(self) -> FittedNetwork:
-        from skvae.inference import FittedNetwork
+        from skvae.serving.fitted import fitted_network
 
-        architecture = self._architecture()
-        weights = architecture.pack(self.weights_)
-        return FittedNetwork(
-            architecture, weights, self.value_range_, self._state_["seed"]
+        return fitted_network(
+            self._architecture(),
+            self.weights_,
+            self.value_range_,
+            self._state_["seed"],
         )
 
     def _read_images(self, X: Images) -> np.ndarray | StoredImages:

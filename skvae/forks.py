@@ -1,7 +1,7 @@
 """Processes that are forked off one in which TensorFlow has started.
 
 A fork has none of its parent's threads, and TensorFlow waits for its own for ever. So
-such a process is told, before TensorFlow is asked for anything.
+such a process is told, before TensorFlow is asked to fit anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check_not_forked() -> None:
             "This process was forked off one in which TensorFlow had started, and "
             "TensorFlow does not survive that. Start processes by joblib (its "
             "default, loky) or multiprocessing.get_context('spawn'), or fork before "
-            "anything is fitted or transformed."
+            "anything is fitted. What is fitted can be used in any process."
         )
         raise RuntimeError(msg)
 

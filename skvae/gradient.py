@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-
 from skvae import objective
+from skvae.backend import tf
 from skvae.engine import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
 from skvae.replicas import Replicas
 
@@ -117,9 +116,8 @@ class BatchGradient:
         parts = zip(self._split(images), self._split(epsilon), strict=True)
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            layers = network.layers(weights)
-            coders = network.encoder(layers), network.decoder(layers)
-            terms = [self._elbo_terms(*coders, *part) for part in parts]
+            split = network.split(weights)
+            terms = [self._elbo_terms(split, *part) for part in parts]
             errors, kl = (
                 tf.concat(term, axis=0)[: tf.shape(images)[0]]
                 for term in zip(*terms, strict=True)
@@ -171,12 +169,14 @@ class BatchGradient:
         return tf.split(rows, self._n_parts)
 
     def _elbo_terms(
-        self, encode: Any, decode: Any, images: Any, epsilon: Any
+        self, weights: list[Any], images: Any, epsilon: Any
     ) -> tuple[Any, Any]:
         """Pixel error (n,) and KL (n, latent_dim) of each image."""
-        z_mean, z_log_var = encode(images)
+        network = self._network
+        z_mean, z_log_var = network.encode(weights, images)
         z = z_mean + tf.exp(0.5 * z_log_var) * epsilon  # (n, latent_dim)
-        errors = objective.pixel_error(self._network.architecture, images, decode(z))
+        outputs = network.decode(weights, z)
+        errors = objective.pixel_error(network.architecture, images, outputs)
         return errors, objective.kl_divergence(z_mean, z_log_var)
 
     def _updated_noise_variance(

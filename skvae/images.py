@@ -251,6 +251,33 @@ def parse_value_range(value_range: Sequence[float]) -> tuple[float, float]:
     raise ValueError(msg)
 
 
+def to_network_units(
+    images: np.ndarray, value_range: tuple[float, float], *, is_clipped: bool
+) -> np.ndarray:
+    """Bring images from the caller's units and dtype to the network's, float32.
+
+    Parameters
+    ----------
+    images : (n, H, W, C)
+    value_range : (low, high)
+        The interval of pixel values that becomes [0, 1].
+    is_clipped : bool
+        Whether values outside of it become 0 and 1.
+    """
+    low, high = value_range
+    images = to_graph_dtype(images)
+    # float64 is scaled before it is cast, so that small differences at a large offset
+    # survive.
+    working = np.float64 if images.dtype == np.float64 else np.float32
+    if (low, high) != (0.0, 1.0):
+        with np.errstate(over="ignore", invalid="ignore"):
+            images = np.subtract(images, low, dtype=working)
+            images /= working(high - low)
+    with np.errstate(over="ignore"):
+        images = np.ascontiguousarray(images, np.float32)
+    return np.clip(images, 0.0, 1.0) if is_clipped else images
+
+
 def to_graph_dtype(array: np.ndarray) -> np.ndarray:
     """The same values as uint8, float32 or float64: graphs are traced for these three.
 

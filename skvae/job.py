@@ -13,6 +13,7 @@ from skvae import training
 from skvae.architecture import Architecture
 from skvae.progress import History
 from skvae.sampler import fit_sampler
+from skvae.state import make_read_only
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Job:
             fitted["sampler_"] = fit_sampler(
                 clone(self.sampler), posterior.z_mean, posterior.z_log_var, end.seed
             )
-        return fitted, posterior.is_whole
+        return make_read_only(fitted), posterior.is_whole
 
 
 def _joined(earlier: History, later: History) -> History:

@@ -1,7 +1,7 @@
-"""The network: the guide's encoder and decoder as Keras models.
+"""The network: encoder and decoder as Keras models, made of one of two sets of layers.
 
 Import this module before ``keras.saving.load_model`` reads a model that
-`ConvVAE.to_keras` gave: it registers the one layer that is not Keras's own.
+`ConvVAE.to_keras` gave: it registers the layers that are not Keras's own.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import zlib
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
+from skvae import layers
 from skvae.architecture import Architecture
+from skvae.backend import keras
 
 
 @keras.saving.register_keras_serializable(package="skvae")
@@ -52,115 +53,146 @@ class Sampling(keras.layers.Layer):
         return {**super().get_config(), "seed": self.seed}
 
 
-# dtype and data format are stated for every layer, so that what the host process
-# has set for its own networks changes nothing here.
-_DTYPE = "float32"
+def _cropped_transpose(
+    *args: Any, output_size: tuple[int, int], **kwargs: Any
+) -> keras.layers.Layer:
+    """Keras's transposed convolution, and a crop if it comes to a larger size."""
+    convolution = keras.layers.Conv2DTranspose(*args, **kwargs)
+
+    def apply(x: Any) -> Any:
+        x = convolution(x)
+        crop = tuple(
+            (0, 0) if size == full else _crop(convolution.kernel_size[0])
+            for size, full in zip(output_size, x.shape[1:3], strict=True)
+        )
+        if crop == ((0, 0), (0, 0)):
+            return x
+        return keras.layers.Cropping2D(
+            crop,
+            data_format="channels_last",
+            dtype=kwargs["dtype"],
+            name=convolution.name.replace("conv", "crop"),
+        )(x)
+
+    return apply
 
 
-def _kernel_initializer(layer_name: str) -> keras.initializers.Initializer:
-    """Keras's default initializer, with a seed.
+def _crop(kernel_size: int) -> tuple[int, int]:
+    """What to cut off before and after an axis, to come back to an odd size.
 
-    Left to itself, it would take one from Python's global generator, the host's.
+    With stride 2 the transposed convolution gives an even size, one pixel more. The
+    pixel to lose is the one that makes it the transpose of the encoder's convolution at
+    that size, which pads odd sizes one pixel further ahead than even ones when the
+    kernel is odd and wider than one.
     """
-    return keras.initializers.GlorotUniform(zlib.crc32(layer_name.encode()))
-
-
-def _convolution(name: str) -> dict[str, Any]:
-    return {
-        "padding": "same",
-        "data_format": "channels_last",
-        "kernel_initializer": _kernel_initializer(name),
-        "dtype": _DTYPE,
-        "name": name,
-    }
-
-
-def _dense(units: int, name: str, activation: str | None = None) -> keras.layers.Dense:
-    return keras.layers.Dense(
-        units,
-        activation=activation,
-        kernel_initializer=_kernel_initializer(name),
-        dtype=_DTYPE,
-        name=name,
-    )
-
-
-def build_encoder(architecture: Architecture, seed: int) -> keras.Model:
-    """Images (n, H, W, C) in the network's units to (z_mean, z_log_var, z)."""
-    inputs = keras.Input(architecture.image_shape, dtype=_DTYPE, name="encoder_input")
-    x = inputs  # (n, height, width, channels)
-    for i, filters in enumerate(architecture.stage_filters):
-        x = keras.layers.Conv2D(
-            filters,
-            architecture.kernel_size,
-            strides=2,
-            activation="relu",
-            **_convolution(f"encoder_conv_{i}"),
-        )(x)  # (n, ceil(height / 2), ceil(width / 2), filters)
-    x = keras.layers.Flatten(
-        data_format="channels_last", dtype=_DTYPE, name="encoder_flatten"
-    )(x)
-    x = _dense(architecture.latent_dim * 8, "encoder_intermediate_layer", "relu")(x)
-    z_mean = _dense(architecture.latent_dim, "encoder_z_mean")(x)
-    z_log_var = _dense(architecture.latent_dim, "encoder_z_log_var")(x)
-    # z_mean, z_log_var, z: (n, latent_dim)
-    z = Sampling(seed, dtype=_DTYPE, name="encoder_z")([z_mean, z_log_var])
-    return keras.Model(inputs, [z_mean, z_log_var, z], name="encoder")
-
-
-def _crop(size: int, kernel_size: int) -> tuple[int, int]:
-    """What to cut off before and after, to come back to `size` pixels along an axis.
-
-    The transposed convolution always gives an even size, one more than an odd
-    `size`. The pixel to lose is the one that makes it the transpose of the
-    encoder's convolution at that size, which pads odd sizes one pixel further
-    ahead than even ones when the kernel is odd and wider than one.
-    """
-    if size % 2 == 0:
-        return 0, 0
     return (1, 0) if kernel_size % 2 == 1 and kernel_size > 1 else (0, 1)
 
 
-def build_decoder(architecture: Architecture) -> keras.Model:
-    """Latents (n, latent_dim) to images (n, H, W, C) in the network's units."""
-    *larger_sizes, (height, width) = architecture.stage_sizes
-    last_filters = architecture.stage_filters[-1]
+class LayerSet(NamedTuple):
+    """The convolutions that a network is made of."""
+
+    Conv2D: Any
+    Conv2DTranspose: Any  # with output_size, the height and width that it comes to
+
+
+KERAS = LayerSet(keras.layers.Conv2D, _cropped_transpose)
+FAST = LayerSet(layers.Conv2D, layers.Conv2DTranspose)
+
+
+# dtype and data format are stated for every layer, so that what the host process
+# has set for its own networks changes nothing here.
+
+
+def _options(name: str, dtype: str) -> dict[str, Any]:
+    # Left to itself, the initializer would take a seed from Python's global generator,
+    # the host's.
+    initializer = keras.initializers.GlorotUniform(zlib.crc32(name.encode()))
+    return {"kernel_initializer": initializer, "dtype": dtype, "name": name}
+
+
+def _convolution_options(name: str, dtype: str) -> dict[str, Any]:
+    return {
+        "padding": "same",
+        "data_format": "channels_last",
+        **_options(name, dtype),
+    }
+
+
+def build_encoder(
+    architecture: Architecture, kind: LayerSet = KERAS, dtype: str = "float32"
+) -> keras.Model:
+    """Images (n, H, W, C) in the network's units to (z_mean, z_log_var).
+
+    Layers compute in the dtype policy that is given, but for the last two.
+    """
     inputs = keras.Input(
-        (architecture.latent_dim,), dtype=_DTYPE, name="decoder_sampled_input"
+        architecture.image_shape, dtype="float32", name="encoder_input"
     )
-    x = _dense(height * width * last_filters, "decoder_intermediate", "relu")(inputs)
-    x = keras.layers.Reshape(
-        (height, width, last_filters), dtype=_DTYPE, name="decoder_reshape"
-    )(x)
-    stages = zip(
-        architecture.stage_filters[::-1],
-        larger_sizes[::-1],
-        strict=True,
-    )
-    for i, (filters, (height, width)) in enumerate(stages):
-        x = keras.layers.Conv2DTranspose(
+    x = inputs  # (n, height, width, channels)
+    for i, filters in enumerate(architecture.stage_filters):
+        x = kind.Conv2D(
             filters,
             architecture.kernel_size,
             strides=2,
             activation="relu",
-            **_convolution(f"decoder_conv_{i}"),
-        )(x)  # (n, height or height + 1, width or width + 1, filters)
-        crop = (
-            _crop(height, architecture.kernel_size),
-            _crop(width, architecture.kernel_size),
-        )
-        if crop != ((0, 0), (0, 0)):
-            x = keras.layers.Cropping2D(
-                crop,
-                data_format="channels_last",
-                dtype=_DTYPE,
-                name=f"decoder_crop_{i}",
-            )(x)  # (n, height, width, filters)
-    outputs = keras.layers.Conv2DTranspose(
+            **_convolution_options(f"encoder_conv_{i}", dtype),
+        )(x)  # (n, ceil(height / 2), ceil(width / 2), filters)
+    x = keras.layers.Flatten(
+        data_format="channels_last", dtype=dtype, name="encoder_flatten"
+    )(x)
+    x = keras.layers.Dense(
+        architecture.latent_dim * 8,
+        activation="relu",
+        **_options("encoder_intermediate_layer", dtype),
+    )(x)
+    if dtype != "float32":
+        # Once for both layers: so their gradients are added up in float32.
+        x = keras.ops.cast(x, "float32")
+    z_mean, z_log_var = (
+        keras.layers.Dense(architecture.latent_dim, **_options(name, "float32"))(x)
+        for name in ("encoder_z_mean", "encoder_z_log_var")
+    )  # (n, latent_dim)
+    return keras.Model(inputs, [z_mean, z_log_var], name="encoder")
+
+
+def build_decoder(
+    architecture: Architecture,
+    kind: LayerSet = KERAS,
+    dtype: str = "float32",
+    last_activation: str = "linear",
+) -> keras.Model:
+    """Latents (n, latent_dim) to images (n, H, W, C) in the network's units.
+
+    By default they are what enters the architecture's last activation.
+    """
+    *sizes, (height, width) = architecture.stage_sizes
+    filters = architecture.stage_filters[::-1]
+    inputs = keras.Input(
+        (architecture.latent_dim,), dtype="float32", name="decoder_sampled_input"
+    )
+    x = keras.layers.Dense(
+        height * width * filters[0],
+        activation="relu",
+        **_options("decoder_intermediate", dtype),
+    )(inputs)
+    x = keras.layers.Reshape(
+        (height, width, filters[0]), dtype=dtype, name="decoder_reshape"
+    )(x)
+    for i, size in enumerate(sizes[::-1]):
+        x = kind.Conv2DTranspose(
+            filters[i],
+            architecture.kernel_size,
+            strides=2,
+            activation="relu",
+            output_size=size,
+            **_convolution_options(f"decoder_conv_{i}", dtype),
+        )(x)  # (n, *size, filters)
+    outputs = kind.Conv2DTranspose(
         architecture.image_shape[-1],
         architecture.kernel_size,
-        activation=architecture.last_activation,
-        **_convolution("decoder_output"),
+        activation=last_activation,
+        output_size=sizes[0],
+        **_convolution_options("decoder_output", dtype),
     )(x)  # (n, height, width, channels)
     return keras.Model(inputs, outputs, name="decoder")
 
@@ -177,12 +209,21 @@ def build_models(
     architecture: Architecture, weights: dict[str, np.ndarray], seed: int
 ) -> KerasModels:
     """Make the three models with the given weights, by their Keras paths."""
-    encoder = build_encoder(architecture, seed)
-    decoder = build_decoder(architecture)
+    # The gradient of Keras's own convolution with stride 2 and a kernel of 1 writes
+    # beyond its memory (TensorFlow 2.21 with oneDNN).
+    kind = KERAS if architecture.kernel_size > 1 else FAST
+    encoder = build_encoder(architecture, kind)
+    z = Sampling(seed, dtype="float32", name="encoder_z")(encoder.outputs)
+    encoder = keras.Model(encoder.inputs[0], [*encoder.outputs, z], name="encoder")
+    decoder = build_decoder(
+        architecture, kind, last_activation=architecture.last_activation
+    )
     variables = [*encoder.trainable_variables, *decoder.trainable_variables]
     # In order: within a name scope of the host's, variables have other paths.
     for variable, path in zip(variables, architecture.weight_shapes, strict=True):
         variable.assign(weights[path])
-    inputs = keras.Input(architecture.image_shape, dtype=_DTYPE, name="encoder_input")
+    inputs = keras.Input(
+        architecture.image_shape, dtype="float32", name="encoder_input"
+    )
     vae = keras.Model(inputs, decoder(encoder(inputs)[2]), name="vae")
     return KerasModels(encoder, decoder, vae)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from keras import ops
-
 from skvae.architecture import Architecture
+from skvae.backend import keras
+
+ops = keras.ops
 
 # The noise variance v where none is learned. With it the error term above is |x - a|^2,
 # the guide's loss; the cross-entropy is divided by 2 v all the same.

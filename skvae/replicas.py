@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from skvae.backend import tf
 from skvae.storage import Selection
 
 _STRATEGIES = (

@@ -72,6 +72,8 @@ def with_format(state: dict[str, Any]) -> dict[str, Any]:
 def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
     """What comes from a file, without the format, and None for nothing left out.
 
+    Fitted arrays are made read-only.
+
     Parameters
     ----------
     state : dict
@@ -105,7 +107,23 @@ def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
             _refuse(name, value, "what the class has")
     if is_fitted(state):
         _check_fitted(state)
+        make_read_only(state)
     return state
+
+
+def make_read_only(fitted: dict[str, Any]) -> dict[str, Any]:
+    """Make the arrays among fitted attributes read-only, in place.
+
+    What is computed with them may be kept as long as they are the same arrays.
+    """
+    arrays = [
+        *fitted["weights_"].values(),
+        *fitted["_state_"]["optimizer_arrays"],
+        fitted["latent_kl_"],
+    ]
+    for array in arrays:
+        array.flags.writeable = False
+    return fitted
 
 
 def is_fitted(state: dict[str, Any]) -> bool:

@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from multiprocessing import parent_process
 
 import joblib
-import tensorflow as tf
 
 from skvae.architecture import Architecture
+from skvae.backend import tf
+from skvae.cores import n_worker_cores
 
 # Smaller parts of a batch, in pixels, cost more in overhead than they gain.
 _MIN_PART_PIXELS = 2**12
+
+# What a layer gives for a part has at most so many bytes. An array of 2^25 or more gets
+# new pages from the C library each time, which the operating system clears at their
+# first use: three times as slow as the work itself.
+_LAYER_BYTES = 2**24
 
 # Each part is traced anew.
 _MAX_PARTS = 8
@@ -31,32 +36,25 @@ def limit_worker() -> None:
     read: each of n workers would start threads for all cores. What the user has set for
     TensorFlow stands, and nothing changes once TensorFlow has started.
     """
-    n_threads = os.environ.get("OMP_NUM_THREADS", "")
-    if parent_process() is None or not n_threads.isdecimal():
+    n_threads = n_worker_cores()
+    if n_threads is None:
         return
     with contextlib.suppress(RuntimeError):  # TensorFlow has started.
         if not _n_threads("intra"):
             tf.config.threading.set_intra_op_parallelism_threads(1)
         if not _n_threads("inter"):
-            tf.config.threading.set_inter_op_parallelism_threads(max(1, int(n_threads)))
+            tf.config.threading.set_inter_op_parallelism_threads(n_threads)
 
 
 def n_parts(architecture: Architecture, batch_size: int) -> int:
     """How many parts of a batch to compute side by side."""
-    for_memory = math.ceil(batch_size / architecture.images_at_once)
+    at_once = max(1, _LAYER_BYTES // (4 * architecture.largest_layer))
+    for_memory = math.ceil(batch_size / at_once)
     for_cores = 1
     if _n_threads("intra") == 1:
         batch_pixels = batch_size * architecture.n_pixels
         for_cores = max(1, min(_n_cores(), batch_pixels // _MIN_PART_PIXELS))
     return min(max(for_memory, for_cores), _MAX_PARTS)
-
-
-def n_calls() -> int:
-    """How many calls of a graph function to have under way.
-
-    Two even where each uses all cores: none of its operations keeps them all busy.
-    """
-    return _n_cores() if _n_threads("intra") == 1 else 2
 
 
 def _n_cores() -> int:

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from skvae import engine, objective, threads
 from skvae.architecture import Architecture
+from skvae.backend import keras, tf
 from skvae.engine import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
 from skvae.forks import check_not_forked
 from skvae.gradient import batch_gradient
@@ -64,7 +63,7 @@ class Trainer:
                 },
             }
         )
-        if architecture.layer_dtype == "float16":
+        if architecture.dtype_policy == "mixed_float16":
             self._optimizer = keras.optimizers.LossScaleOptimizer(
                 self._optimizer, initial_scale=FLOAT16_LOSS_SCALE
             )

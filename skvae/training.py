@@ -23,11 +23,15 @@ from skvae import objective
 from skvae.architecture import Architecture
 from skvae.draws import Stream, stream
 from skvae.images import to_graph_dtype
-from skvae.inference import FittedNetwork, OutputOverflowError, Rows
 from skvae.initialization import initial_weights
 from skvae.interrupts import UninterruptedThreads
 from skvae.progress import History, Report
 from skvae.replicas import Replicas
+from skvae.serving.batches import Rows
+from skvae.serving.densities import kl_divergence, normaliser
+from skvae.serving.fitted import FittedNetwork, OutputOverflowError
+from skvae.serving.row_draws import row_draws
+from skvae.serving.scores import elbo_terms
 from skvae.shuffling import shuffled_blocks
 from skvae.storage import Selection, StoredImages
 from skvae.trainer import Trainer, leased_trainer
@@ -310,32 +314,21 @@ def _encode(
     latent_dim = network.architecture.latent_dim
     kl = np.zeros(latent_dim)
     latents = np.zeros((2, len(images) if with_latents else 0, latent_dim), np.float32)
-    with UninterruptedThreads(1) as thread:
-        for start in here[::_PART_ROWS]:
-            part = range(start, min(start + _PART_ROWS, here.stop))
-            with _overflow_named():
-                z_mean, z_log_var = network.encode(Selection(images, part))
-            kl += thread.submit(_summed_kl, z_mean, z_log_var).result()
-            if with_latents:
-                latents[:, start : part.stop] = z_mean, z_log_var
+    for start in here[::_PART_ROWS]:
+        part = range(start, min(start + _PART_ROWS, here.stop))
+        with _overflow_named():
+            z_mean, z_log_var = network.encode(Selection(images, part))
+        kl += kl_divergence(z_mean, z_log_var).sum(axis=0)
+        if with_latents:
+            latents[:, start : part.stop] = z_mean, z_log_var
     return kl, latents
-
-
-def _summed_kl(z_mean: np.ndarray, z_log_var: np.ndarray) -> np.ndarray:
-    kl = objective.kl_divergence(z_mean, z_log_var)
-    return np.sum(kl, axis=0, dtype=float)  # (n, latent_dim) -> (latent_dim,)
 
 
 def _network(
     architecture: Architecture, data: Data, progress: Progress
 ) -> FittedNetwork:
-    return FittedNetwork(
-        architecture,
-        progress.weights,
-        data.value_range,
-        progress.seed,
-        is_uninterrupted=True,
-    )
+    weights = architecture.unpack(progress.weights)
+    return FittedNetwork(architecture, weights, data.value_range, progress.seed)
 
 
 class _Totals:
@@ -383,7 +376,6 @@ class _Run:
                 data.validation_images,
                 start,
                 trainer.replicas,
-                thread,
             )
         # The guide's loss stays in the network's units.
         is_gaussian = architecture.likelihood == "gaussian"
@@ -576,14 +568,15 @@ class _EarlyStopping:
         images: Rows,
         start: Progress,
         replicas: Replicas,
-        thread: UninterruptedThreads,
     ) -> None:
         self._replicas = replicas
-        self._thread = thread
         self._architecture = architecture
         self._settings = settings
         self._data = data
         self._images = images
+        self._draws = row_draws(
+            start.seed, 1, architecture.n_pixels, architecture.latent_dim
+        )
         self._n_epochs_without_gain = 0
         # A new network is no candidate, whatever its loss, nor is one whose KL does not
         # yet weigh what it should.
@@ -617,15 +610,13 @@ class _EarlyStopping:
         """Validation loss, and the noise variance behind it in the network's units."""
         network = _network(self._architecture, self._data, progress)
         with _overflow_named():
-            errors, kl = self._replicas.shared(network.elbo_terms, self._images)
-        noise_variance = np.float64(progress.noise_variance)
+            errors, kl = self._replicas.shared(
+                lambda images: elbo_terms(network, images, self._draws), self._images
+            )
+        noise_variance = progress.noise_variance
         if self._architecture.likelihood == "gaussian":
-            mean_square = errors.mean() / self._architecture.n_pixels
-            noise_variance = np.maximum(mean_square, objective.MIN_NOISE_VARIANCE)
-        normaliser = self._thread.submit(self._normaliser, noise_variance).result()
-        reconstruction = errors.mean() / (2.0 * noise_variance) + normaliser
-        loss = float(reconstruction + kl.mean()) + network.log_span
-        return loss, float(noise_variance)
-
-    def _normaliser(self, noise_variance: np.float64) -> float:
-        return float(objective.normaliser(self._architecture, noise_variance))
+            mean_square = float(errors.mean()) / self._architecture.n_pixels
+            noise_variance = max(mean_square, objective.MIN_NOISE_VARIANCE)
+        reconstruction = errors.mean() / (2.0 * noise_variance)
+        reconstruction += normaliser(self._architecture, noise_variance)
+        return float(reconstruction + kl.mean()) + network.log_span, noise_variance

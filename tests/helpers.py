@@ -34,23 +34,23 @@ class Hooks:
 
 @contextmanager
 def counted_traces():
-    """Count how often Python builds a network or runs the body of a graph function."""
+    """Count how often a network is built, and how often its gradient is traced."""
     from skvae import engine
 
     counts = {"built": 0, "traced": 0}
-    build, layers = engine.Network.__init__, engine.Network.layers
+    build, split = engine.Network.__init__, engine.Network.split
 
     def counting_build(self, architecture):
         counts["built"] += 1
         build(self, architecture)
 
-    def counting_layers(self, *args):
+    def counting_split(self, *args):
         counts["traced"] += 1
-        return layers(self, *args)
+        return split(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.Network, "__init__", counting_build)
-        patch.setattr(engine.Network, "layers", counting_layers)
+        patch.setattr(engine.Network, "split", counting_split)
         yield counts
 
 

@@ -38,9 +38,10 @@ STAGES = [
     ("skvae.trainer.Trainer.train_steps", 0),
     ("skvae.trainer.Trainer.train_steps", 2),
     ("skvae.trainer.Trainer.state", 1),
-    ("skvae.inference.FittedNetwork.elbo_terms", 0),
+    ("skvae.training.elbo_terms", 0),
     ("skvae.progress.Report.update", 1),
-    ("skvae.inference.FittedNetwork.encode", 0),
+    ("skvae.serving.graphs.Graph.to_session", 0),
+    ("skvae.serving.fitted.FittedNetwork.encode", 0),
     ("skvae.job.fit_sampler", 0),
     ("skvae.callbacks.FitTasks.end", 0),
 ]

@@ -17,8 +17,8 @@ from helpers import TINY, Hooks, assert_same_fit
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae import ConvVAE, engine
-from skvae.inference import FittedNetwork
 from skvae.interrupts import UninterruptedThreads
+from skvae.serving.fitted import FittedNetwork
 from skvae.shuffling import shuffled_blocks
 from skvae.storage import StoredImages
 from skvae.trainer import Trainer

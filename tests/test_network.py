@@ -16,8 +16,8 @@ ODD_SHAPES = [(1, 1, 1), (1, 7, 1), (7, 5, 3), (28, 28, 1), (9, 16, 2)]
 
 
 def test_the_guides_layers_in_name_shape_and_number_of_parameters():
-    encoder = network.build_encoder(GUIDE, seed=0)
-    decoder = network.build_decoder(GUIDE)
+    weights = initial_weights(GUIDE, stream(0, 0))
+    encoder, decoder, _ = network.build_models(GUIDE, weights, seed=0)
     assert encoder.count_params() == 155_752
     assert decoder.count_params() == 81_729
     assert {layer.name: layer.output.shape[1:] for layer in encoder.layers[:6]} == {
@@ -52,7 +52,7 @@ def test_any_image_shape_comes_back_and_the_weights_are_as_stated(
     image_shape, kernel_size
 ):
     architecture = Architecture(image_shape, 2, 4, 4, kernel_size, "linear", "mse")
-    encoder = network.build_encoder(architecture, seed=0)
+    encoder = network.build_encoder(architecture)
     decoder = network.build_decoder(architecture)
     assert encoder.input_shape[1:] == decoder.output_shape[1:] == image_shape
     weights = [*encoder.trainable_variables, *decoder.trainable_variables]
@@ -66,7 +66,7 @@ def test_a_cropped_decoder_stage_is_the_transpose_of_the_encoders(size, kernel_s
     """<conv(x), y> = <x, transposed(y)> for the same kernel and linear layers."""
     rng = np.random.default_rng(0)
     architecture = Architecture((*size, 1), 2, 3, 1, kernel_size, "linear", "mse")
-    encoder = network.build_encoder(architecture, seed=0)
+    encoder = network.build_encoder(architecture)
     decoder = network.build_decoder(architecture)
     convolution = encoder.get_layer("encoder_conv_0")
     # The decoder's stage has 3 filters out where the encoder's has 1 channel in: give
@@ -93,7 +93,7 @@ def test_a_cropped_decoder_stage_is_the_transpose_of_the_encoders(size, kernel_s
 def test_fan_in_counts_the_values_that_reach_an_output(kernel_size):
     """A convolution of ones with ones gives each output its number of inputs."""
     architecture = Architecture((7, 5, 3), 2, 4, 3, kernel_size, "linear", "mse")
-    encoder = network.build_encoder(architecture, seed=0)
+    encoder = network.build_encoder(architecture)
     decoder = network.build_decoder(architecture)
     crops = {layer.name: layer for layer in decoder.layers if "crop" in layer.name}
     fan_ins = _convolution_fan_ins(architecture)

@@ -17,7 +17,7 @@ def test_the_floors_of_pyproject_are_the_versions_in_oldest():
         if line and not line.startswith("#"):
             name, _, version = line.partition("==")
             oldest[name] = Version(version)
-    for extra in ("plot", "pictures", "dask", "onnx", "test"):
+    for extra in ("plot", "pictures", "dask", "test"):
         for text in [*project["dependencies"], *extras[extra]]:
             requirement = Requirement(text)
             (floor,) = requirement.specifier

@@ -11,14 +11,16 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from skvae import ConvVAE
-from skvae.architecture import Architecture
-from skvae.draws import row_draws
+from skvae.architecture import Z_LOG_VAR_BOUNDS, Architecture
 from skvae.objective import (
     MIN_NOISE_VARIANCE,
     kl_divergence,
     normaliser,
     pixel_error,
 )
+from skvae.serving import densities
+from skvae.serving.fitted import FittedNetwork
+from skvae.serving.row_draws import row_draws
 
 RNG = np.random.default_rng(0)
 
@@ -32,15 +34,12 @@ def test_kl_is_that_of_normal_distributions():
     posterior = stats.norm(z_mean, np.exp(z_log_var / 2))
     grid = posterior.ppf((np.arange(20_000) + 0.5)[:, None, None] / 20_000)
     expected = (posterior.logpdf(grid) - stats.norm.logpdf(grid)).mean(axis=0)
-    np.testing.assert_allclose(
-        kl_divergence(z_mean, z_log_var).numpy(), expected, atol=1e-3
-    )
+    for kl in (kl_divergence, densities.kl_divergence):
+        np.testing.assert_allclose(kl(z_mean, z_log_var), expected, atol=1e-3)
 
 
 def test_float32_holds_the_kl_over_all_that_an_encoder_may_give():
     """Latents hardly used as well, whose KL is next to nothing."""
-    from skvae.engine import Z_LOG_VAR_BOUNDS
-
     z_mean, z_log_var = np.meshgrid(
         [0.0, 1e-3, 0.1, -1.0, 30.0, 1e4, -1e15],
         [*Z_LOG_VAR_BOUNDS, -5.0, -0.1, 1e-3, 0.1, 1.0, 10.0, 29.0],
@@ -89,6 +88,9 @@ def test_gaussian_terms_are_scipys(last_activation):
     error = pixel_error(kind, x, y).numpy() / (2 * 0.3)
     expected = -stats.norm(mean, np.sqrt(0.3)).logpdf(x).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(error + normaliser(kind, 0.3).numpy(), expected)
+    rows, decoded = x.reshape(5, -1), mean.reshape(5, 1, -1)
+    error = densities.pixel_errors(kind, rows, decoded)[:, 0] / (2 * 0.3)
+    np.testing.assert_allclose(error + densities.normaliser(kind, 0.3), expected)
 
 
 def test_bernoulli_terms_are_scipys():
@@ -100,6 +102,9 @@ def test_bernoulli_terms_are_scipys():
         pixel_error(kind, x, y).numpy(), expected.sum(axis=(1, 2, 3)), rtol=1e-6
     )
     assert normaliser(kind, np.array(0.5)).numpy() == 0
+    errors = densities.pixel_errors(kind, x.reshape(5, -1), y.reshape(5, 1, -1))
+    np.testing.assert_allclose(errors[:, 0], expected.sum(axis=(1, 2, 3)), rtol=1e-12)
+    assert densities.normaliser(kind, 0.5) == 0
 
 
 def transposed_convolution(x, kernel, bias, stride):
@@ -200,13 +205,11 @@ def test_more_draws_give_higher_scores():
     assert np.all(rises.mean(axis=1) > 3 * rises.std(axis=1) / np.sqrt(300))
 
 
-def graph_draws(images, n_draws, seed=3, latent_dim=4):
-    """The engine's draws for images (n, H, W, C): (n, n_draws, latent_dim)."""
-    from skvae import engine
-
+def drawn(images, n_draws, seed=3, latent_dim=4):
+    """The draws for images (n, H, W, C): (n, n_draws, latent_dim)."""
     draws = row_draws(seed, n_draws, images[0].size, latent_dim)
-    shift = engine._shift(images.astype(np.float32), draws)
-    return engine._normal_draws(draws.points, shift).numpy()
+    rows = images.astype(np.float32).reshape(len(images), -1)
+    return draws.normal(draws.shift(rows.astype(float)), range(n_draws))
 
 
 @pytest.mark.parametrize("kind", ["digits", "noise", "nearly the same"])
@@ -216,7 +219,7 @@ def test_draws_are_standard_normal_and_independent_between_rows(kind):
         images = RNG.random(images.shape)
     if kind == "nearly the same":
         images = images[:1] + RNG.random(images.shape) / 100
-    z = graph_draws(images, n_draws=8)
+    z = drawn(images, n_draws=8)
     for k, j in itertools.product(range(8), range(4)):
         # One draw of all rows; neighbouring rows, and in digits the same digits.
         column = z[:, k, j]
@@ -236,7 +239,7 @@ def test_draws_are_standard_normal_and_independent_between_rows(kind):
 
 
 def test_another_seed_draws_something_else(images):
-    first, second = (graph_draws(images[..., None], 8, seed=s) for s in (0, 1))
+    first, second = (drawn(images[..., None], 8, seed=s) for s in (0, 1))
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
 
 
@@ -245,30 +248,17 @@ def test_a_score_depends_on_the_row_alone(fitted, images):
     np.testing.assert_array_equal(fitted.score_samples(images), scores)
     order = RNG.permutation(len(images))
     np.testing.assert_array_equal(fitted.score_samples(images[order]), scores[order])
-    for subset in (images[5:6], images[3:40]):
-        start = 5 if len(subset) == 1 else 3
-        np.testing.assert_allclose(
-            fitted.score_samples(subset), scores[start : start + len(subset)], atol=1e-6
-        )
+    for rows in (slice(5, 6), slice(3, 40)):
+        np.testing.assert_array_equal(fitted.score_samples(images[rows]), scores[rows])
     assert len(set(scores)) == len(scores)
 
 
-def test_batches_do_not_change_a_score(fitted, images, monkeypatch):
-    scores = fitted.score_samples(images)
-    for size in (1, 7, 64):
-        monkeypatch.setattr(Architecture, "images_at_once", size)
-        np.testing.assert_allclose(fitted.score_samples(images), scores, atol=1e-4)
-
-
-def test_chunks_of_draws_do_not_change_a_score(images, monkeypatch):
-    scores = ConvVAE(**TINY).fit(images).score_samples(images, n_draws=50)
-    from skvae import engine
-
-    # Chunks are part of the graph, so a network of its own is needed.
-    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
-    monkeypatch.setattr(Architecture, "images_at_once", 4 * 7)
-    chunked = ConvVAE(**TINY).fit(images).score_samples(images, n_draws=50)
-    np.testing.assert_allclose(chunked, scores, rtol=1e-6)
+@pytest.mark.parametrize("size", [1, 7, 50, 64])
+def test_chunks_of_draws_do_not_change_a_score(fitted, images, monkeypatch, size):
+    scores = fitted.score_samples(images, n_draws=50)
+    monkeypatch.setattr(FittedNetwork, "images_at_once", size)
+    chunked = fitted.score_samples(images, n_draws=50)
+    np.testing.assert_allclose(chunked, scores, rtol=1e-12)
 
 
 def test_points_that_come_round_again_are_turned_further(images, monkeypatch):
@@ -276,7 +266,8 @@ def test_points_that_come_round_again_are_turned_further(images, monkeypatch):
     vae = ConvVAE(8, filters=8, hidden_layers=2, epochs=30, random_state=0).fit(images)
     scores = vae.score_samples(images, n_draws=2048)
     few = vae.score_samples(images, n_draws=32)
-    monkeypatch.setattr("skvae.draws._MAX_POINTS", 32)
+    monkeypatch.setattr("skvae.serving.row_draws._MAX_POINTS", 32)
+    vae = clone(vae).fit(images)  # keeps no draws yet
     assert row_draws(0, 2048, 64, 8).points.shape == (32, 8)
     turned = vae.score_samples(images, n_draws=2048)
     # 33 draws are 33, not two rounds of 32.

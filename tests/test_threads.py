@@ -68,13 +68,11 @@ def test_a_batch_is_cut_into_parts_that_fill_no_large_arrays_up_to_eight(
         ((8, 8, 1), 100, 2, 800),  # beside the latents
     ],
 )
-def test_the_largest_layer_says_how_many_images_are_computed_together(
-    image_shape, latent_dim, hidden_layers, n_values
-):
+def test_the_largest_layer_is_found(image_shape, latent_dim, hidden_layers, n_values):
     architecture = Architecture(
         image_shape, latent_dim, 8, hidden_layers, 3, "sigmoid", "gaussian"
     )
-    assert architecture.images_at_once == 2**24 // (4 * n_values)
+    assert architecture.largest_layer == n_values
 
 
 REPORT = """

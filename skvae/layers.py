@@ -1,0 +1,282 @@
+"""Keras's layers in the forms in which a CPU trains them fastest.
+
+Weights, configuration and, to rounding, results are those of Keras's layers of the same
+name. On a CPU a convolution is slow where it is small, because each call costs the
+library that computes it some hundred microseconds, and where it has few inputs, or
+fewer outputs than a vector register has lanes; and a transposed convolution is slower
+than a convolution. Hence the other forms below. benchmarks/README.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from skvae.architecture import convolution_links, same_padding
+from skvae.backend import keras, tf
+
+# A convolution is a product with a matrix where that has at most so many entries.
+_MAX_MATRIX_SIZE = 2**16
+
+# Outputs that a convolution computes together: the float32 lanes of a vector register.
+_LANES = 16
+
+# Without oneDNN, a convolution of images with up to so many channels computes up to
+# _LINE_LENGTH pixels of a line together, as up to _LINE_OUTPUTS channels.
+_FEW_INPUTS = 4
+_LINE_LENGTH = 4
+_LINE_OUTPUTS = 32
+
+
+@keras.saving.register_keras_serializable(package="skvae")
+class Conv2D(keras.layers.Conv2D):
+    """Convolution with stride 2 and "same" padding."""
+
+    def call(self, inputs: Any) -> Any:
+        """Images (n, H, W, inputs) to (n, ceil(H / 2), ceil(W / 2), filters)."""
+        kernel, bias = map(tf.convert_to_tensor, (self.kernel, self.bias))
+        return self.activation(_convolution(inputs, kernel, bias))
+
+
+@keras.saving.register_keras_serializable(package="skvae")
+class Conv2DTranspose(keras.layers.Conv2DTranspose):
+    """Transposed convolution with "same" padding that comes to images of a size.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of Keras's layer.
+    output_size : (height, width)
+    """
+
+    def __init__(self, *args: Any, output_size: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        height, width = output_size
+        self.output_size = (height, width)
+
+    def call(self, inputs: Any) -> Any:
+        """Images (n, h, w, inputs) to (n, *output_size, filters)."""
+        kernel, bias = map(tf.convert_to_tensor, (self.kernel, self.bias))
+        x = _transposed_convolution(
+            inputs, self.output_size, self.strides[0], kernel, bias
+        )
+        return self.activation(x)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Shape of the outputs."""
+        return (input_shape[0], *self.output_size, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make the layer again."""
+        return {**super().get_config(), "output_size": self.output_size}
+
+
+def _convolution(x: Any, kernel: Any, bias: Any) -> Any:
+    """Convolution with stride 2; the kernel is (height, width, inputs, outputs)."""
+    size = tuple(x.shape[1:3])
+    if _matrix_size(size, 2, kernel) <= _MAX_MATRIX_SIZE:
+        matrix = _convolution_matrix(size, 2, kernel)
+        return _matrix_product(x, matrix, bias, (*_strided(size, 2), kernel.shape[3]))
+    if kernel.shape[0] == 1:
+        # The gradient of stride 2 would write beyond its memory (TensorFlow 2.21 with
+        # oneDNN), for the last line and column that such a kernel leaves out.
+        x = _line_convolution(x[:, ::2, ::2], kernel, 1)
+    else:
+        x = _line_convolution(x, kernel, 2)
+    # Not bias_add: its gradient takes ten times as long where outputs are few.
+    return x + bias
+
+
+def _transposed_convolution(
+    x: Any, size: tuple[int, int], stride: int, kernel: Any, bias: Any
+) -> Any:
+    """Transposed convolution that comes to images of a size.
+
+    The kernel is (height, width, outputs, inputs).
+    """
+    extent, _, n_outputs, _ = kernel.shape
+    if _matrix_size(size, stride, kernel) <= _MAX_MATRIX_SIZE:
+        matrix = _convolution_matrix(size, stride, kernel)
+        return _matrix_product(x, matrix, bias, (*size, n_outputs), is_transposed=True)
+    block = _block_length(extent, n_outputs) if stride == 1 else 1
+    if block > 1:
+        return _block_convolution(x, block, kernel) + bias
+    if extent < stride:  # as in `_convolution`
+        x, stride = _spread(x, size), 1
+    shape = (tf.shape(x)[0], *size, n_outputs)
+    return tf.nn.conv2d_transpose(x, kernel, shape, stride, "SAME") + bias
+
+
+def _spread(images: Any, size: tuple[int, int]) -> Any:
+    """Put a line and a column of zeros after each, as far as the size goes."""
+    _, height, width, n_channels = images.shape
+    x = tf.reshape(images, (-1, height, 1, width, 1, n_channels))
+    x = tf.pad(x, [(0, 0), (0, 0), (0, 1), (0, 0), (0, 1), (0, 0)])
+    x = tf.reshape(x, (-1, 2 * height, 2 * width, n_channels))
+    return x[:, : size[0], : size[1]]
+
+
+@cache
+def _computes_with_onednn() -> bool:
+    """Whether TensorFlow computes convolutions with Intel's oneDNN in this process.
+
+    That depends on processor, system and TF_ENABLE_ONEDNN_OPTS, and only a private
+    function knows.
+    """
+    try:
+        from tensorflow.python.util._pywrap_util_port import (  # noqa: PLC0415
+            IsMklEnabled,
+        )
+    except ImportError:  # It matters for speed alone.
+        return False
+    return bool(IsMklEnabled())
+
+
+# The first layer: a convolution whose channels are the next pixels of a line.
+
+
+def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
+    """Convolution with "same" padding; several pixels together where inputs are few.
+
+    The kernel is (height, width, inputs, outputs).
+    """
+    extent, _, n_inputs, n_outputs = kernel.shape
+    length = min(_LINE_LENGTH, _LINE_OUTPUTS // n_outputs)
+    if n_inputs > _FEW_INPUTS or length < 2 or _computes_with_onednn():
+        return tf.nn.conv2d(x, kernel, stride, "SAME")
+    size = x.shape[1:3]
+    height, width = _strided(size, stride)
+    n_blocks = math.ceil(width / length)
+    # What the last output of each axis reaches, of the right end's block if need be.
+    reaches = [(n - 1) * stride + extent for n in (height, n_blocks * length)]
+    befores = [same_padding(of, stride, extent)[0] for of in size]
+    paddings = [
+        (before, max(reach - of - before, 0))
+        for before, reach, of in zip(befores, reaches, size, strict=True)
+    ]
+    kernels = [
+        tf.pad(
+            kernel, [(0, 0), (stride * i, stride * (length - 1 - i)), (0, 0), (0, 0)]
+        )
+        for i in range(length)
+    ]
+    x = tf.nn.conv2d(
+        x,
+        tf.concat(
+            kernels, axis=3
+        ),  # (extent, a line's reach, inputs, length x outputs)
+        [1, stride, stride * length, 1],
+        [(0, 0), *paddings, (0, 0)],
+    )
+    x = tf.reshape(x, (-1, height, n_blocks * length, n_outputs))
+    # A slice that leaves nothing out costs its gradient a copy.
+    return x[:, :, :width] if width % length else x
+
+
+# A small convolution: the product with a matrix that holds the kernel for each output.
+
+
+def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    height, width = size
+    return math.ceil(height / stride), math.ceil(width / stride)
+
+
+def _matrix_size(size: tuple[int, int], stride: int, kernel: Any) -> int:
+    """Entries of the matrix, or of the one that it is made with if that has more."""
+    n_pixels = math.prod(size) * math.prod(_strided(size, stride))
+    return n_pixels * max(math.prod(kernel.shape[:2]), math.prod(kernel.shape[2:]))
+
+
+def _convolution_matrix(size: tuple[int, int], stride: int, kernel: Any) -> Any:
+    """Matrix of a convolution of images of a size.
+
+    The kernel is (height, width, a, b), the matrix (pixels x a, strided pixels x b).
+    """
+    height, width, n_a, n_b = kernel.shape
+    rows, columns = (convolution_links(length, stride, height) for length in size)
+    # Which pixels each entry of the kernel joins.
+    links = np.einsum("kio,ljp->ijopkl", rows, columns)
+    links = tf.constant(links.reshape(-1, height * width), kernel.dtype)
+    matrix = links @ tf.reshape(kernel, (height * width, n_a * n_b))
+    n_larger, n_smaller = math.prod(size), math.prod(_strided(size, stride))
+    if n_a > 1:
+        matrix = tf.reshape(matrix, (n_larger, n_smaller, n_a, n_b))
+        # The axes in the middle change places. tf.transpose takes several times as long
+        # with so few values.
+        matrix = tf.stack(tf.unstack(matrix, axis=2), axis=1)
+    return tf.reshape(matrix, (n_larger * n_a, n_smaller * n_b))
+
+
+def _matrix_product(
+    x: Any,
+    matrix: Any,
+    bias: Any,
+    shape: tuple[int, ...],
+    *,
+    is_transposed: bool = False,
+) -> Any:
+    """Images times a matrix, or its transpose, to images of a shape (H, W, C)."""
+    x = tf.reshape(x, (-1, matrix.shape[1 if is_transposed else 0]))
+    x = tf.matmul(x, matrix, transpose_b=is_transposed)
+    return tf.reshape(x + tf.tile(bias, [math.prod(shape[:2])]), (-1, *shape))
+
+
+# The last layer: a convolution whose channels are the pixels of a block.
+
+
+def _block_length(extent: int, n_outputs: int) -> int:
+    """Length of the square blocks that take the fewest multiplications an output."""
+
+    def cost(block: int) -> float:
+        n_lanes = _LANES * math.ceil(block**2 * n_outputs / _LANES)
+        return (block + extent - 1) ** 2 * n_lanes / block**2
+
+    return min((1, 2, 4), key=cost)
+
+
+def _block_convolution(x: Any, block: int, kernel: Any) -> Any:
+    """Transposed convolution with stride 1 by a convolution with stride `block`.
+
+    The kernel is (height, width, outputs, inputs). The convolution's is that kernel,
+    turned around, once for each pixel of a block: (reach, reach, inputs, pixels x
+    outputs).
+    """
+    extent, _, n_outputs, _ = kernel.shape
+    size = tuple(x.shape[1:3])
+    n_down, n_across = (math.ceil(length / block) for length in size)
+    before, after = same_padding(size[0], 1, extent)[::-1]
+    paddings = [
+        (before, n * block - length + after)
+        for n, length in ((n_down, size[0]), (n_across, size[1]))
+    ]
+    turned = tf.transpose(tf.reverse(kernel, axis=[0, 1]), (0, 1, 3, 2))
+    pixels = [
+        tf.pad(turned, [(i, block - 1 - i), (j, block - 1 - j), (0, 0), (0, 0)])
+        for i in range(block)
+        for j in range(block)
+    ]
+    blocks = tf.concat(pixels, axis=3)
+
+    @tf.custom_gradient
+    def apply(x: Any, kernel: Any) -> Any:
+        y = tf.nn.conv2d(x, blocks, block, [(0, 0), *paddings, (0, 0)])
+        # Not depth_to_space, which takes up to ten times as long.
+        y = tf.reshape(y, (-1, n_across, block, block * n_outputs))
+        y = tf.transpose(y, (0, 2, 1, 3))  # lines of blocks to lines of pixels
+        y = tf.reshape(y, (-1, n_down * block, n_across * block, n_outputs))
+        y = y[:, : size[0], : size[1]]
+
+        def gradients(upstream: Any) -> tuple[Any, Any]:
+            # Those of a transposed convolution are a convolution, and what that one's
+            # kernel has as its gradient in the direction of x.
+            with tf.GradientTape() as tape:
+                tape.watch(kernel)
+                x_gradient = _line_convolution(upstream, kernel, 1)
+            return x_gradient, tape.gradient(x_gradient, kernel, x)
+
+        return y, gradients
+
+    return apply(x, kernel)

@@ -1,0 +1,43 @@
+"""Whether layers may compute in 16 bits on the device that is here."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from skvae.architecture import Architecture
+from skvae.backend import tf
+
+
+def layer_policy(architecture: Architecture) -> str:
+    """Keras's dtype policy for layers: float32 where 16 bits give wrong gradients."""
+    policy = architecture.dtype_policy
+    if policy == "float32" or adds_in_float32(policy.removeprefix("mixed_")):
+        return policy
+    return "float32"
+
+
+@cache
+def adds_in_float32(dtype: str) -> bool:
+    """Whether TensorFlow, on its device here, adds 16-bit numbers up in float32.
+
+    On a processor without instructions for them it adds up in 16 bits: a sum stops
+    growing once its summands are smaller than its rounding, and the gradients of
+    weights are such sums, over all pixels of a batch.
+    """
+    shape = (4, 64, 64, 8)
+    n_pixels = math.prod(shape[:3])
+    with tf.init_scope():  # to compute now, while a graph is traced
+        x, ones = tf.fill(shape, tf.constant(0.7, dtype)), tf.ones(shape, dtype)
+        products = tf.raw_ops.Conv2DBackpropFilter(
+            input=x,
+            filter_sizes=(3, 3, 8, 8),
+            out_backprop=ones,
+            strides=[1, 1, 1, 1],
+            padding="SAME",
+        )
+        values = tf.reduce_sum(x, axis=(0, 1, 2))
+        sums = [tf.cast(each, tf.float32).numpy() for each in (products[1, 1], values)]
+    return all(np.allclose(each / n_pixels, 0.7, rtol=0.01) for each in sums)

@@ -1,0 +1,1 @@
+"""What a fitted ConvVAE computes, by ONNX Runtime and numpy, without TensorFlow."""

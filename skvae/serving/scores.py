@@ -1,0 +1,120 @@
+"""Log-likelihoods of images under a fitted network, and the terms of their bound."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from skvae.serving.batches import Rows, in_batches, side_by_side
+from skvae.serving.densities import kl_divergence, normaliser, pixel_errors
+from skvae.serving.fitted import FittedNetwork
+from skvae.serving.row_draws import RowDraws
+
+
+class _Encoded(NamedTuple):
+    """Images, their posteriors and how far they shift their draws, in float64."""
+
+    pixels: np.ndarray  # (n, n_pixels), in the network's units
+    z_mean: np.ndarray  # (n, latent_dim)
+    z_log_var: np.ndarray
+    shift: np.ndarray
+
+
+def elbo_terms(
+    network: FittedNetwork, images: Rows, draws: RowDraws
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel error at one draw, and KL, of each image, (n,) float64.
+
+    In the network's units; with them and a noise variance v the evidence lower bound
+    is -(error / (2 v) + `densities.normaliser` + KL + `FittedNetwork.log_span`).
+    """
+
+    def run_batch(batch: np.ndarray) -> list[np.ndarray]:
+        encoded = _encode(network, batch, draws)
+        errors, _ = _decode(network, encoded, draws, range(1))
+        kl = kl_divergence(encoded.z_mean, encoded.z_log_var).sum(axis=1)
+        return [errors[:, 0], kl]
+
+    errors, kl = np.empty((2, len(images)))
+    in_batches(run_batch, images, [errors, kl], network.images_at_once)
+    return errors, kl
+
+
+def log_likelihoods(
+    network: FittedNetwork, images: Rows, noise_variance: float, n_draws: int
+) -> np.ndarray:
+    """Importance-weighted estimate of log p(x) of each image, (n,) float64, in nats.
+
+    Burda, Grosse and Salakhutdinov (2016), equation 8: the log of the mean of
+    p(x | z) p(z) / q(z | x) over draws z from q(z | x).
+
+    Parameters
+    ----------
+    network : FittedNetwork
+    images : (n, H, W, C)
+        In the caller's units.
+    noise_variance : float
+        In the network's units.
+    n_draws : int
+    """
+    draws = network.draws(n_draws)
+    # Memory is bounded, whatever the number of draws.
+    chunk = network.images_at_once
+    chunks = [
+        range(start, min(start + chunk, n_draws)) for start in range(0, n_draws, chunk)
+    ]
+
+    def log_sums(encoded: _Encoded, chunk: range) -> np.ndarray:
+        errors, log_ratio = _decode(network, encoded, draws, chunk)
+        return _log_sum(log_ratio - errors / (2.0 * noise_variance))
+
+    def of_batch(batch: np.ndarray) -> list[np.ndarray]:
+        return [log_sums(_encode(network, batch, draws), chunks[0])]
+
+    sums = np.empty(len(images))
+    if len(chunks) == 1:
+        in_batches(of_batch, images, [sums], max(1, chunk // n_draws))
+    else:
+        for i in range(len(images)):
+            encoded = _encode(network, images[i : i + 1], draws)
+            with closing(side_by_side(partial(log_sums, encoded), chunks)) as parts:
+                sums[i] = np.logaddexp.reduce(list(parts))[0]
+    constant = np.log(n_draws) + normaliser(network.architecture, noise_variance)
+    scores = sums - (constant + network.log_span)
+    network.check_finite(scores)
+    return scores
+
+
+def _encode(network: FittedNetwork, batch: np.ndarray, draws: RowDraws) -> _Encoded:
+    images = network.scaled(batch)
+    z_mean, z_log_var = (
+        part.astype(np.float64) for part in network.encode_scaled(images)
+    )
+    pixels = images.reshape(len(images), -1).astype(np.float64)
+    return _Encoded(pixels, z_mean, z_log_var, draws.shift(pixels))
+
+
+def _decode(
+    network: FittedNetwork, encoded: _Encoded, draws: RowDraws, which: range
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel errors, and log p(z) - log q(z | x), of some draws z: (n, k) each."""
+    epsilon = draws.normal(encoded.shift, which)  # (n, k, latent_dim)
+    z_mean, z_log_var = encoded.z_mean[:, None], encoded.z_log_var[:, None]
+    z = z_mean + np.exp(0.5 * z_log_var) * epsilon
+    n, k, latent_dim = z.shape
+    outputs = network.decode_to_outputs(z.reshape(-1, latent_dim).astype(np.float32))
+    errors = pixel_errors(
+        network.architecture, encoded.pixels, outputs.reshape(n, k, -1)
+    )
+    # The 2 pi of both densities cancel.
+    log_ratio = 0.5 * np.sum(np.square(epsilon) + z_log_var - np.square(z), axis=2)
+    return errors, log_ratio
+
+
+def _log_sum(log_terms: np.ndarray) -> np.ndarray:
+    """Logarithm of the sum of exponentials: (n, k) to (n,)."""
+    largest = log_terms.max(axis=1)
+    return largest + np.log(np.exp(log_terms - largest[:, None]).sum(axis=1))
