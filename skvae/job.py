@@ -61,7 +61,8 @@ class Job:
             is_brief=is_brief,
             with_latents=self.sampler is not None,
         )
-        latent_kl = posterior.kl.astype(np.float32)
+        with np.errstate(over="ignore"):  # to be found not finite
+            latent_kl = posterior.kl.astype(np.float32)
         training.check_converged(outcome, latent_kl)
         fitted = {
             "weights_": architecture.unpack(end.weights),

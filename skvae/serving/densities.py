@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from skvae.architecture import Architecture
+from skvae.serving.sums import sum_last_axis
 
 
 def kl_divergence(z_mean: np.ndarray, z_log_var: np.ndarray) -> np.ndarray:
@@ -41,14 +42,12 @@ def pixel_errors(
         Sums of squared errors; for bernoulli cross-entropies.
     """
     images = images[:, None]
-    # Not matrix products: no bit is to depend on how many images there are.
     if architecture.likelihood != "bernoulli":
-        errors = images - outputs
-        return np.einsum("nkd,nkd->nk", errors, errors)
+        return sum_last_axis(np.square(images - outputs))
     logits = outputs.astype(np.float64)
     # softplus(y) - x y, where softplus(y) = log(1 + exp(y)).
     softplus = np.maximum(logits, 0.0) + np.log1p(np.exp(-np.abs(logits)))
-    return np.sum(softplus - images * logits, axis=2)
+    return sum_last_axis(softplus - images * logits)
 
 
 def normaliser(architecture: Architecture, noise_variance: float) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from skvae.draws import Stream, stream
+from skvae.serving.sums import sum_last_axis
 
 # How far a row's pixels carry its draws around the unit circle: rows that differ by a
 # hundredth of the value range in one pixel are ten turns apart, while float32
@@ -20,6 +21,9 @@ _TURNS = 1024.0
 # More draws than this take the same points again, turned further, so that memory stays
 # bounded.
 _MAX_POINTS = 4096
+
+# Products of pixels and projections that are made at a time.
+_PRODUCTS = 2**18
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,12 @@ class RowDraws:
 
     def shift(self, rows: np.ndarray) -> np.ndarray:
         """How far rows (n, n_pixels) of float64 shift the points: (n, latent_dim)."""
-        # Not a matrix product, whose bits depend on the number of rows and threads.
-        return np.einsum("np,lp->nl", rows, self.projection) + self.offset
+        step = max(1, _PRODUCTS // self.projection.size)
+        shifts = [
+            sum_last_axis(rows[start : start + step, None] * self.projection)
+            for start in range(0, len(rows), step)
+        ]
+        return np.concatenate(shifts) + self.offset
 
     def normal(self, shift: np.ndarray, draws: range) -> np.ndarray:
         """Draws of rows with these shifts: (n, len(draws), latent_dim)."""

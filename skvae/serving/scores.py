@@ -12,6 +12,7 @@ from skvae.serving.batches import Rows, in_batches, side_by_side
 from skvae.serving.densities import kl_divergence, normaliser, pixel_errors
 from skvae.serving.fitted import FittedNetwork
 from skvae.serving.row_draws import RowDraws
+from skvae.serving.sums import sum_last_axis
 
 
 class _Encoded(NamedTuple):
@@ -35,8 +36,8 @@ def elbo_terms(
     def run_batch(batch: np.ndarray) -> list[np.ndarray]:
         encoded = _encode(network, batch, draws)
         errors, _ = _decode(network, encoded, draws, range(1))
-        kl = kl_divergence(encoded.z_mean, encoded.z_log_var).sum(axis=1)
-        return [errors[:, 0], kl]
+        kl = kl_divergence(encoded.z_mean, encoded.z_log_var)
+        return [errors[:, 0], sum_last_axis(kl)]
 
     errors, kl = np.empty((2, len(images)))
     in_batches(run_batch, images, [errors, kl], network.images_at_once)
@@ -110,11 +111,11 @@ def _decode(
         network.architecture, encoded.pixels, outputs.reshape(n, k, -1)
     )
     # The 2 pi of both densities cancel.
-    log_ratio = 0.5 * np.sum(np.square(epsilon) + z_log_var - np.square(z), axis=2)
+    log_ratio = 0.5 * sum_last_axis(np.square(epsilon) + z_log_var - np.square(z))
     return errors, log_ratio
 
 
 def _log_sum(log_terms: np.ndarray) -> np.ndarray:
     """Logarithm of the sum of exponentials: (n, k) to (n,)."""
     largest = log_terms.max(axis=1)
-    return largest + np.log(np.exp(log_terms - largest[:, None]).sum(axis=1))
+    return largest + np.log(sum_last_axis(np.exp(log_terms - largest[:, None])))
