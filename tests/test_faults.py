@@ -139,9 +139,12 @@ signal.signal(signal.SIGALRM, interrupt)
 random.seed(0)
 X = images_to_fit()
 expected = ConvVAE(**PARAMS).fit(X)
-started = time.perf_counter()
-ConvVAE(**PARAMS).fit(X)
-seconds = time.perf_counter() - started
+durations = []
+for _ in range(5):
+    started = time.perf_counter()
+    ConvVAE(**PARAMS).fit(X)
+    durations.append(time.perf_counter() - started)
+seconds = min(durations)
 earlier = ConvVAE(**TINY).fit(X[:20]).set_params(**PARAMS)
 counts = dict.fromkeys(["lost", "kept", "whole"], 0)
 for turn in range(100):
