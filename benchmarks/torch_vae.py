@@ -118,7 +118,7 @@ def load_weights(
             kernel = kernel.T
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(kernel.copy()))
-            layer.bias.copy_(torch.from_numpy(bias))
+            layer.bias.copy_(torch.from_numpy(bias.copy()))
 
 
 def vae_loss(
