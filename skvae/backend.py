@@ -18,7 +18,9 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 try:
     import keras
     import tensorflow as tf
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name not in ("keras", "tensorflow"):
+        raise
     msg = (
         "Fitting a ConvVAE and to_keras need TensorFlow and Keras: pip install "
         f"tensorflow keras. ({error})"

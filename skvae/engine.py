@@ -1,7 +1,7 @@
 """The engine: compiled networks, shared by all fits of this process.
 
-The first module to import TensorFlow, itself imported on first use. It knows arrays and
-architectures, not estimators.
+Imported on first use, as it loads TensorFlow. It knows arrays and architectures, not
+estimators.
 
 All weights of a network travel as one vector: one conversion a call, and one variable
 for the optimizer to update, where a variable a layer would cost small networks half

@@ -51,11 +51,19 @@ class UninterruptedThreads:
     """Threads that make calls in the order in which they are submitted.
 
     Where the context is left, calls that are under way are waited for, but not after
-    Ctrl-C, which may be to end that wait. Others are not made.
+    Ctrl-C, which may be to end that wait, unless they are brief. Others are not made.
+
+    Parameters
+    ----------
+    n : int
+        Number of threads.
+    is_brief : bool
+        Whether no call takes long. A process must not end while one is under way.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, is_brief: bool = False) -> None:
         self._n = n
+        self._is_brief = is_brief
         self._has_ended = False
         # All waits are for queues: they are in C, and give an item or the exception.
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
@@ -87,7 +95,8 @@ class UninterruptedThreads:
 
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         self.end()
-        if kind is None or not issubclass(kind, KeyboardInterrupt):
+        is_interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if self._is_brief or not is_interrupted:
             for _ in range(self._n):
                 self._ended.get()
 

@@ -13,7 +13,7 @@ from skvae import training
 from skvae.architecture import Architecture
 from skvae.progress import History
 from skvae.sampler import fit_sampler
-from skvae.state import make_read_only
+from skvae.state import with_read_only_arrays
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Job:
             fitted["sampler_"] = fit_sampler(
                 clone(self.sampler), posterior.z_mean, posterior.z_log_var, end.seed
             )
-        return make_read_only(fitted), posterior.is_whole
+        return with_read_only_arrays(fitted), posterior.is_whole
 
 
 def _joined(earlier: History, later: History) -> History:

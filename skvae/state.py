@@ -25,6 +25,7 @@ from skvae.architecture import (
 )
 from skvae.draws import MAX_SEED
 from skvae.images import caller_shapes, parse_value_range
+from skvae.read_only import read_only
 
 # Raised with each change after which states of before need another treatment.
 FORMAT = 1
@@ -107,23 +108,23 @@ def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
             _refuse(name, value, "what the class has")
     if is_fitted(state):
         _check_fitted(state)
-        make_read_only(state)
+        state = with_read_only_arrays(state)
     return state
 
 
-def make_read_only(fitted: dict[str, Any]) -> dict[str, Any]:
-    """Make the arrays among fitted attributes read-only, in place.
-
-    What is computed with them may be kept as long as they are the same arrays.
-    """
-    arrays = [
-        *fitted["weights_"].values(),
-        *fitted["_state_"]["optimizer_arrays"],
-        fitted["latent_kl_"],
-    ]
-    for array in arrays:
-        array.flags.writeable = False
-    return fitted
+def with_read_only_arrays(fitted: dict[str, Any]) -> dict[str, Any]:
+    """Fitted attributes whose arrays are read-only."""
+    private = fitted["_state_"]
+    weights = fitted["weights_"].items()
+    return {
+        **fitted,
+        "weights_": {path: read_only(weight) for path, weight in weights},
+        "latent_kl_": read_only(fitted["latent_kl_"]),
+        "_state_": {
+            **private,
+            "optimizer_arrays": [read_only(a) for a in private["optimizer_arrays"]],
+        },
+    }
 
 
 def is_fitted(state: dict[str, Any]) -> bool:

@@ -100,7 +100,7 @@ def test_fits_of_one_estimator_at_a_time_are_each_as_alone(images):
 
 
 FORKED = """
-import json, multiprocessing
+import copy, json, multiprocessing
 import joblib
 import numpy as np
 from skvae import ConvVAE
@@ -185,7 +185,7 @@ expected = {name: call(name) for name in SERVED}
 is_over = False
 def serve():
     while not is_over:
-        vae.score_samples(X)
+        copy.deepcopy(vae).score_samples(X)  # with sessions of its own
 threads = [threading.Thread(target=serve) for _ in range(2)]
 for thread in threads:
     thread.start()

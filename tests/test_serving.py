@@ -81,20 +81,22 @@ def test_encoder_and_decoder_are_those_of_float64(image_shape, kernel_size):
     assert_near(decoded, -1 + 5 * means, scale=5)
 
 
-def test_large_weights_are_those_of_float64():
-    """More than a session takes from its serialized model."""
-    served = network((16, 16, 1), filters=32, hidden_layers=2, latent_dim=9)
+@pytest.mark.parametrize("latent_dim", [9, 64])
+def test_large_weights_are_those_of_float64(latent_dim):
+    """More than a session takes from its serialized model, and kept alive by it."""
+    served = network((16, 16, 1), filters=32, hidden_layers=2, latent_dim=latent_dim)
     assert max(weight.nbytes for weight in served.weights.values()) > 2**18
     X = images_for(served)
     expected = reference.encode(
         served.architecture, served.weights, in_network_units(X)
     )
-    weights = weakref.ref(served.weights["encoder_intermediate_layer/kernel"])
     served.encode(X[:1])
-    served.weights = {}  # a session does not depend on whose arrays live
+    sizes = [weight.size for weight in served.weights.values()]
+    served.weights = {}
     gc.collect()
-    assert weights() is None
+    taken = [np.full(size, np.nan, np.float32) for size in sizes for _ in range(3)]
     assert_near(served.encode(X)[0], expected[0])
+    del taken
 
 
 @pytest.mark.parametrize("n_draws", [1, 64])
@@ -183,6 +185,50 @@ def test_no_bit_depends_on_company_order_or_threads(
             all_results(served, X[rows], Z[rows]), expected, strict=True
         ):
             np.testing.assert_array_equal(result, whole[rows])
+
+
+def test_no_bit_depends_on_how_many_thousands_there_are():
+    served = network((8, 8, 1), filters=8)
+    X = images_for(served, n=6000)
+    whole = served.encode(X)
+    decoded = served.decode(whole[0], (8, 8))
+    for i in (0, 1, 2999, 5999):
+        for part, all_parts in zip(served.encode(X[i : i + 1]), whole, strict=True):
+            np.testing.assert_array_equal(part[0], all_parts[i])
+        alone = served.decode(whole[0][i : i + 1], (8, 8))
+        np.testing.assert_array_equal(alone[0], decoded[i])
+
+
+def test_errors_that_the_host_has_raised_are_not(images):
+    vae = ConvVAE(**TINY).fit(images)
+    expected = vae.score_samples(images), vae.transform(images)
+    with np.errstate(all="raise"):
+        for result, other in zip(
+            (vae.score_samples(images), vae.transform(images)), expected, strict=True
+        ):
+            np.testing.assert_array_equal(result, other)
+        vae.score_samples(np.full((1, 8, 8), 1e6), n_draws=300)
+
+
+def test_terms_of_the_bound_that_overflow_are_an_error():
+    served = network((8, 8, 1), likelihood="mse")
+    served.weights["decoder_output/kernel"][...] = 3e38
+    with pytest.raises(fitted.OutputOverflowError):
+        elbo_terms(served, images_for(served), served.draws(1))
+
+
+def test_scores_read_stored_images_a_few_times(images):
+    class Stored:
+        shape, dtype, n_reads = (70, 8, 8), images.dtype, 0
+
+        def __getitem__(self, rows):
+            self.n_reads += 1
+            return images[rows]
+
+    vae = ConvVAE(**TINY).fit(images)
+    stored = Stored()
+    np.testing.assert_array_equal(vae.score_samples(stored), vae.score_samples(images))
+    assert stored.n_reads == 1
 
 
 def test_spawned_processes_give_the_same_bits(images):
@@ -306,14 +352,34 @@ def test_replaced_weights_are_noticed(images):
     assert len(np.unique(vae.sample(2))) == 1
 
 
+def test_a_view_of_what_can_be_written_to_is_not_trusted(images):
+    vae = ConvVAE(**TINY).fit(images)
+    base = vae.weights_["encoder_z_mean/bias"].copy()
+    view = base[:]
+    view.flags.writeable = False
+    vae.weights_["encoder_z_mean/bias"] = view
+    z_mean = vae.transform(images)
+    base += 1
+    np.testing.assert_allclose(vae.transform(images), z_mean + 1, rtol=1e-5)
+
+
+def test_a_copy_leaves_what_the_user_replaced_as_it_is(images):
+    vae = ConvVAE(**TINY).fit(images)
+    vae.weights_["encoder_z_mean/bias"] = bias = np.zeros(2, np.float32)
+    copied = copy.copy(vae)
+    bias += 1
+    np.testing.assert_array_equal(copied.weights_["encoder_z_mean/bias"], 0)
+
+
 @pytest.mark.parametrize(
     "weight", [np.zeros(3, np.float32), np.zeros((2, 1), np.float32), 0.0]
 )
 def test_replaced_weights_of_another_shape_are_refused(images, weight):
     vae = ConvVAE(**TINY).fit(images)
     vae.weights_["encoder_z_mean/bias"] = weight
-    with pytest.raises(ValueError, match=r"encoder_z_mean/bias.*\(2,\)"):
-        vae.transform(images)
+    for call in (lambda: vae.transform(images), vae.to_onnx):
+        with pytest.raises(ValueError, match=r"encoder_z_mean/bias.*\(2,\)"):
+            call()
 
 
 def arguments(architecture, seed):

@@ -62,14 +62,20 @@ def side_by_side(
 
     No more is computed than what is about to be taken. To be closed, if not all is.
     """
+
+    def call(item: Item) -> Result:
+        # What is not finite is found in the results; the host may have errors raised.
+        with np.errstate(all="ignore"):
+            return function(item)
+
     if len(items) == 1:
-        yield function(items[0])
+        yield call(items[0])
         return
     n_calls = min(n_cores(), len(items))
     under_way: deque[Call[Result]] = deque()
-    with UninterruptedThreads(n_calls) as pool:
+    with UninterruptedThreads(n_calls, is_brief=True) as pool:
         for item in items:
-            under_way.append(pool.submit(function, item))
+            under_way.append(pool.submit(call, item))
             if len(under_way) > n_calls:
                 yield under_way.popleft().result()
         while under_way:

@@ -29,15 +29,8 @@ def onnx_models(
     Raises
     ------
     ValueError
-        If they are larger than an ONNX model may be.
+        If the weights are not the architecture's, or larger than a model may be.
     """
-    n_bytes = 4 * architecture.n_weights
-    if n_bytes > onnx.checker.MAXIMUM_PROTOBUF:
-        msg = (
-            f"The network has {n_bytes:,} bytes of weights, an ONNX model at most "
-            f"{onnx.checker.MAXIMUM_PROTOBUF:,}. Fit one with fewer filters or latents."
-        )
-        raise ValueError(msg)
     models = OnnxModels(
         encoder_graph(architecture, weights, value_range).to_model(),
         decoder_graph(architecture, weights, value_range).to_model(),

@@ -13,6 +13,7 @@ import numpy as np
 
 from skvae.architecture import Architecture
 from skvae.images import to_network_units
+from skvae.read_only import is_read_only
 from skvae.serving.batches import Rows, in_batches
 from skvae.serving.graphs import Session, decoder_graph, encoder_graph
 from skvae.serving.row_draws import RowDraws, row_draws
@@ -49,11 +50,6 @@ class FittedNetwork:
         The interval of pixel values that the network sees as [0, 1].
     seed : int
         What the draws behind scores depend on, besides the rows.
-
-    Raises
-    ------
-    ValueError
-        If the weights are not those of the architecture.
     """
 
     def __init__(
@@ -63,7 +59,6 @@ class FittedNetwork:
         value_range: tuple[float, float],
         seed: int,
     ) -> None:
-        _check_weights(architecture, weights)
         self.architecture = architecture
         self.weights = weights
         self.value_range = value_range
@@ -98,9 +93,8 @@ class FittedNetwork:
 
         def decode_batch(batch: np.ndarray) -> list[np.ndarray]:
             (means,) = self._session("decoder")(batch)
-            with np.errstate(over="ignore"):
-                means *= np.float32(high - low)
-                means += np.float32(low)
+            means *= np.float32(high - low)
+            means += np.float32(low)
             self.check_finite(means)
             return [means.reshape(len(batch), *shape)]
 
@@ -217,17 +211,6 @@ class FittedNetwork:
         return decoder_graph(self.architecture, self.weights, is_activated=is_activated)
 
 
-def _check_weights(
-    architecture: Architecture, weights: Mapping[str, np.ndarray]
-) -> None:
-    expected = architecture.weight_shapes
-    for path, shape in expected.items():
-        got = np.shape(weights[path]) if path in weights else None
-        if got != shape:
-            msg = f"weights_[{path!r}] must be an array of shape {shape}, got {got}."
-            raise ValueError(msg)
-
-
 # Fitted networks by what they were made of. As they keep their arrays, no other array
 # can have the identity of one of these meanwhile.
 _networks: OrderedDict[tuple[Any, ...], FittedNetwork] = OrderedDict()
@@ -244,14 +227,15 @@ def fitted_network(
 
     It is made anew each time if an array can be written to.
     """
+    weights = dict(weights)  # whatever another thread replaces meanwhile
     arrays = weights.values()
-    if any(not isinstance(a, np.ndarray) or a.flags.writeable for a in arrays):
+    if not all(isinstance(a, np.ndarray) and is_read_only(a) for a in arrays):
         return FittedNetwork(architecture, weights, value_range, seed)
     key = (architecture, value_range, seed, *weights, *map(id, arrays))
     with _lock:
         network = _networks.get(key)
         if network is None:
-            network = FittedNetwork(architecture, dict(weights), value_range, seed)
+            network = FittedNetwork(architecture, weights, value_range, seed)
             _networks[key] = network
         _networks.move_to_end(key)
         _keep_to_bounds()

@@ -6,6 +6,8 @@ in between, as ONNX has them.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,16 @@ _OPSET = 17
 _IR_VERSION = 8
 
 _FLOAT = TensorProto.FLOAT
+
+# No process is forked off while ONNX Runtime, which has locks of its own, makes a
+# session: the fork could make none.
+_making_session = threading.Lock()
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(
+        before=_making_session.acquire,
+        after_in_parent=_making_session.release,
+        after_in_child=_making_session.release,
+    )
 
 # From so many bytes on, constants are handed over to a session in memory.
 _LARGE_CONSTANT = 2**16
@@ -64,7 +76,20 @@ class Graph:
         self._outputs.append(_value(name, shape))
 
     def to_model(self) -> onnx.ModelProto:
-        """Make a model that contains its constants."""
+        """Make a model that contains its constants.
+
+        Raises
+        ------
+        ValueError
+            If it would be larger than a model may be.
+        """
+        n_bytes = sum(array.nbytes for array in self._constants.values())
+        if n_bytes > onnx.checker.MAXIMUM_PROTOBUF:
+            msg = (
+                f"The {self._name} has {n_bytes:,} bytes of weights, an ONNX model at "
+                f"most {onnx.checker.MAXIMUM_PROTOBUF:,}. Fit one with fewer filters."
+            )
+            raise ValueError(msg)
         return self._model(
             [
                 numpy_helper.from_array(array, name)
@@ -77,7 +102,8 @@ class Graph:
 
         It computes in the caller's thread: batches run side by side in several. So
         results cannot depend on the number of threads, nor are there threads that a
-        fork would lose.
+        fork would lose. That they do not depend on a row's company either is how ONNX
+        Runtime computes with constant weights; tests see that it stays so.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -101,9 +127,10 @@ class Graph:
                 for name, array in self._constants.items()
             ]
         )
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        with _making_session:
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
         return Session(session, values)
 
     def _model(self, initializers: list[Any]) -> onnx.ModelProto:
@@ -225,6 +252,7 @@ class _Layers:
         self._graph = graph
         self._architecture = architecture
         self._weights = weights
+        self._shapes = architecture.weight_shapes
 
     def dense(
         self,
@@ -316,11 +344,15 @@ class _Layers:
         return [before for before, _ in pads] + [after for _, after in pads]
 
     def _weights_of(self, layer: str) -> tuple[np.ndarray, np.ndarray]:
-        kernel, bias = (
-            np.asarray(self._weights[f"{layer}/{name}"], np.float32)
-            for name in ("kernel", "bias")
-        )
-        return kernel, bias
+        return self._weight(f"{layer}/kernel"), self._weight(f"{layer}/bias")
+
+    def _weight(self, path: str) -> np.ndarray:
+        weight, expected = self._weights.get(path), self._shapes[path]
+        got = None if weight is None else np.shape(weight)
+        if got != expected:
+            msg = f"weights_[{path!r}] must be an array of shape {expected}, got {got}."
+            raise ValueError(msg)
+        return np.asarray(weight, np.float32)
 
     def _add(
         self,

@@ -22,9 +22,6 @@ _TURNS = 1024.0
 # bounded.
 _MAX_POINTS = 4096
 
-# Products of pixels and projections that are made at a time.
-_PRODUCTS = 2**18
-
 
 @dataclass(frozen=True)
 class RowDraws:
@@ -53,12 +50,9 @@ class RowDraws:
 
     def shift(self, rows: np.ndarray) -> np.ndarray:
         """How far rows (n, n_pixels) of float64 shift the points: (n, latent_dim)."""
-        step = max(1, _PRODUCTS // self.projection.size)
-        shifts = [
-            sum_last_axis(rows[start : start + step, None] * self.projection)
-            for start in range(0, len(rows), step)
-        ]
-        return np.concatenate(shifts) + self.offset
+        # One latent at a time: there may be many, of large images.
+        shifts = [sum_last_axis(rows * pixels) for pixels in self.projection]
+        return np.stack(shifts, axis=1) + self.offset
 
     def normal(self, shift: np.ndarray, draws: range) -> np.ndarray:
         """Draws of rows with these shifts: (n, len(draws), latent_dim)."""

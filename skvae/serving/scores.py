@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from skvae.serving.densities import kl_divergence, normaliser, pixel_errors
 from skvae.serving.fitted import FittedNetwork
 from skvae.serving.row_draws import RowDraws
 from skvae.serving.sums import sum_last_axis
+
+# Rows are read in blocks of so many times those that are computed together.
+_READ_TOGETHER = 4
 
 
 class _Encoded(NamedTuple):
@@ -36,6 +40,7 @@ def elbo_terms(
     def run_batch(batch: np.ndarray) -> list[np.ndarray]:
         encoded = _encode(network, batch, draws)
         errors, _ = _decode(network, encoded, draws, range(1))
+        network.check_finite(errors)
         kl = kl_divergence(encoded.z_mean, encoded.z_log_var)
         return [errors[:, 0], sum_last_axis(kl)]
 
@@ -63,27 +68,33 @@ def log_likelihoods(
     """
     draws = network.draws(n_draws)
     # Memory is bounded, whatever the number of draws.
-    chunk = network.images_at_once
-    chunks = [
-        range(start, min(start + chunk, n_draws)) for start in range(0, n_draws, chunk)
-    ]
+    n_together = network.images_at_once
+    starts = range(0, n_draws, n_together)
 
-    def log_sums(encoded: _Encoded, chunk: range) -> np.ndarray:
+    def log_sums(encoded: _Encoded, start: int) -> np.ndarray:
+        chunk = range(start, min(start + n_together, n_draws))
         errors, log_ratio = _decode(network, encoded, draws, chunk)
         return _log_sum(log_ratio - errors / (2.0 * noise_variance))
 
     def of_batch(batch: np.ndarray) -> list[np.ndarray]:
-        return [log_sums(_encode(network, batch, draws), chunks[0])]
+        return [log_sums(_encode(network, batch, draws), 0)]
 
     sums = np.empty(len(images))
-    if len(chunks) == 1:
-        in_batches(of_batch, images, [sums], max(1, chunk // n_draws))
-    else:
-        for i in range(len(images)):
-            encoded = _encode(network, images[i : i + 1], draws)
-            with closing(side_by_side(partial(log_sums, encoded), chunks)) as parts:
-                sums[i] = np.logaddexp.reduce(list(parts))[0]
-    constant = np.log(n_draws) + normaliser(network.architecture, noise_variance)
+    # Rows are read in larger blocks than are scored together: they may be stored.
+    n_read = _READ_TOGETHER * n_together
+    for first in range(0, len(images), n_read):
+        block = images[first : first + n_read]
+        part = sums[first : first + n_read]
+        if len(starts) == 1:
+            in_batches(of_batch, block, [part], max(1, n_together // n_draws))
+            continue
+        with np.errstate(all="ignore"):  # as in `side_by_side`
+            for i in range(len(block)):
+                encoded = _encode(network, block[i : i + 1], draws)
+                chunks = side_by_side(partial(log_sums, encoded), starts)
+                with closing(chunks):
+                    part[i] = reduce(np.logaddexp, chunks)[0]
+    constant = math.log(n_draws) + normaliser(network.architecture, noise_variance)
     scores = sums - (constant + network.log_span)
     network.check_finite(scores)
     return scores
