@@ -28,7 +28,7 @@ from skvae.interrupts import UninterruptedThreads
 from skvae.progress import History, Report
 from skvae.replicas import Replicas
 from skvae.serving.batches import Rows
-from skvae.serving.densities import kl_divergence, normaliser
+from skvae.serving.densities import kl_divergence, log_span, normaliser
 from skvae.serving.fitted import FittedNetwork, OutputOverflowError
 from skvae.serving.row_draws import row_draws
 from skvae.serving.scores import elbo_terms
@@ -379,7 +379,7 @@ class _Run:
             )
         # The guide's loss stays in the network's units.
         is_gaussian = architecture.likelihood == "gaussian"
-        self._offset = _network(architecture, data, start).log_span * is_gaussian
+        self._offset = log_span(architecture, data.value_range) * is_gaussian
         self._history: History = {"loss": [], "reconstruction": [], "kl": []}
         self._totals = _Totals(0)
         self._is_interrupted = False
@@ -619,4 +619,5 @@ class _EarlyStopping:
             noise_variance = max(mean_square, objective.MIN_NOISE_VARIANCE)
         reconstruction = errors.mean() / (2.0 * noise_variance)
         reconstruction += normaliser(self._architecture, noise_variance)
-        return float(reconstruction + kl.mean()) + network.log_span, noise_variance
+        span = log_span(self._architecture, self._data.value_range)
+        return float(reconstruction + kl.mean()) + span, noise_variance

@@ -55,3 +55,15 @@ def normaliser(architecture: Architecture, noise_variance: float) -> float:
     if architecture.likelihood == "bernoulli":
         return 0.0
     return 0.5 * architecture.n_pixels * math.log(2.0 * math.pi * noise_variance)
+
+
+def log_span(architecture: Architecture, value_range: tuple[float, float]) -> float:
+    """What a log density loses from the network's units to the caller's.
+
+    Stretching each of an image's pixels divides the density. Bernoulli probabilities
+    have no units.
+    """
+    if architecture.likelihood == "bernoulli":
+        return 0.0
+    low, high = value_range
+    return architecture.n_pixels * math.log(high - low)

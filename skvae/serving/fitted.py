@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections import OrderedDict
@@ -144,18 +143,6 @@ class FittedNetwork:
                 newest = row_draws(self._seed, n_draws, n_pixels, latent_dim)
                 self._draws = n_draws, newest
             return self._draws[1]
-
-    @property
-    def log_span(self) -> float:
-        """What a log density loses from the network's units to the caller's.
-
-        Stretching each of an image's pixels divides the density. Bernoulli
-        probabilities have no units.
-        """
-        if self.architecture.likelihood == "bernoulli":
-            return 0.0
-        low, high = self.value_range
-        return self.architecture.n_pixels * math.log(high - low)
 
     @property
     def images_at_once(self) -> int:

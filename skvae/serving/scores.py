@@ -10,7 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from skvae.serving.batches import Rows, in_batches, side_by_side
-from skvae.serving.densities import kl_divergence, normaliser, pixel_errors
+from skvae.serving.densities import (
+    kl_divergence,
+    log_span,
+    normaliser,
+    pixel_errors,
+)
 from skvae.serving.fitted import FittedNetwork
 from skvae.serving.row_draws import RowDraws
 from skvae.serving.sums import sum_last_axis
@@ -34,7 +39,7 @@ def elbo_terms(
     """Pixel error at one draw, and KL, of each image, (n,) float64.
 
     In the network's units; with them and a noise variance v the evidence lower bound
-    is -(error / (2 v) + `densities.normaliser` + KL + `FittedNetwork.log_span`).
+    is -(error / (2 v) + `normaliser` + KL + `log_span`), of `densities`.
     """
 
     def run_batch(batch: np.ndarray) -> list[np.ndarray]:
@@ -94,8 +99,9 @@ def log_likelihoods(
                 chunks = side_by_side(partial(log_sums, encoded), starts)
                 with closing(chunks):
                     part[i] = reduce(np.logaddexp, chunks)[0]
-    constant = math.log(n_draws) + normaliser(network.architecture, noise_variance)
-    scores = sums - (constant + network.log_span)
+    architecture = network.architecture
+    constant = math.log(n_draws) + normaliser(architecture, noise_variance)
+    scores = sums - (constant + log_span(architecture, network.value_range))
     network.check_finite(scores)
     return scores
 
