@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from contextlib import closing
-from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
 
-from skvae.serving.batches import Rows, in_batches, side_by_side
+from skvae.serving.batches import Rows, in_batches
 from skvae.serving.densities import (
     kl_divergence,
     log_span,
@@ -74,7 +72,7 @@ def log_likelihoods(
     draws = network.draws(n_draws)
     # Memory is bounded, whatever the number of draws.
     n_together = network.images_at_once
-    starts = range(0, n_draws, n_together)
+    starts = np.arange(0, n_draws, n_together)
 
     def log_sums(encoded: _Encoded, start: int) -> np.ndarray:
         chunk = range(start, min(start + n_together, n_draws))
@@ -83,6 +81,14 @@ def log_likelihoods(
 
     def of_batch(batch: np.ndarray) -> list[np.ndarray]:
         return [log_sums(_encode(network, batch, draws), 0)]
+
+    def of_chunks(image: np.ndarray) -> float:
+        encoded = _encode(network, image, draws)
+        of_chunk = np.empty(len(starts))
+        in_batches(
+            lambda start: [log_sums(encoded, int(start[0]))], starts, [of_chunk], 1
+        )
+        return float(np.logaddexp.reduce(of_chunk))
 
     sums = np.empty(len(images))
     # Rows are read in larger blocks than are scored together: they may be stored.
@@ -93,12 +99,8 @@ def log_likelihoods(
         if len(starts) == 1:
             in_batches(of_batch, block, [part], max(1, n_together // n_draws))
             continue
-        with np.errstate(all="ignore"):  # as in `side_by_side`
-            for i in range(len(block)):
-                encoded = _encode(network, block[i : i + 1], draws)
-                chunks = side_by_side(partial(log_sums, encoded), starts)
-                with closing(chunks):
-                    part[i] = reduce(np.logaddexp, chunks)[0]
+        with np.errstate(all="ignore"):  # as in `in_batches`
+            part[:] = [of_chunks(block[i : i + 1]) for i in range(len(block))]
     architecture = network.architecture
     constant = math.log(n_draws) + normaliser(architecture, noise_variance)
     scores = sums - (constant + log_span(architecture, network.value_range))
