@@ -76,7 +76,7 @@ def score_cost(vae: Any, images: np.ndarray, n_draws: int) -> dict[str, float]:
 
 def first_fit_cost(vae: Any, images: np.ndarray, _: int) -> dict[str, float]:
     """What a first fit takes besides what every fit takes."""
-    import_seconds = seconds_of(lambda: import_module("skvae.engine"))
+    import_seconds = seconds_of(lambda: import_module("skvae.training.compiled"))
     first = seconds_of(lambda: vae.fit(images))
     second = seconds_of(lambda: vae.fit(images))
     # TensorFlow itself has by now started.

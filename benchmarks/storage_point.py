@@ -26,7 +26,7 @@ from sklearn.model_selection import train_test_split
 
 from skvae import ConvVAE
 from skvae.exceptions import PosteriorCollapseWarning
-from skvae.trainer import Trainer
+from skvae.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,8 +118,8 @@ def order_quality(_: Path, run_length: str, n_runs: str) -> dict[str, float]:
     # bytes; the library's own are no parameters.
     n_bytes = int(run_length) * X.shape[1]
     with (
-        patch("skvae.storage._CHUNK_BYTES", n_bytes),
-        patch("skvae.shuffling._BLOCK_BYTES", n_bytes * int(n_runs)),
+        patch("skvae.data.storage._CHUNK_BYTES", n_bytes),
+        patch("skvae.data.shuffling._BLOCK_BYTES", n_bytes * int(n_runs)),
     ):
         scores = [
             ConvVAE(**_DIGITS, random_state=seed).fit(X_train).score(X_test)

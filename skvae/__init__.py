@@ -1,6 +1,6 @@
 """A convolutional variational autoencoder as a scikit-learn estimator."""
 
-import skvae.forks  # noqa: F401  sees forks from here on
+import skvae.training.processes  # noqa: F401  remembers this process
 from skvae.checkpoint import Checkpoint
 from skvae.displays import (
     LatentSpaceDisplay,

@@ -50,9 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"skvae: {error}")
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     with _muted_stderr():
-        from skvae import engine  # noqa: PLC0415  TensorFlow greets on stderr
+        from skvae.network.backend import tf  # noqa: PLC0415
 
-        engine.start_devices()
+        tf.zeros(())  # TensorFlow greets on stderr, and looks for its devices
     print(
         f"skvae {__version__}: {images.name}, {len(train)} images to train on, "
         f"{len(test)} held out"
@@ -157,7 +157,7 @@ def _load(path: Path | None, size: tuple[int, int], *, is_grey: bool) -> _Images
 
 def _load_folder(folder: Path, size: tuple[int, int], *, is_grey: bool) -> _Images:
     try:
-        from skvae.pictures import read_pictures  # noqa: PLC0415  an extra
+        from skvae.data.pictures import read_pictures  # noqa: PLC0415  an extra
     except ImportError as error:
         msg = "reading pictures needs Pillow: pip install pillow"
         raise ImportError(msg) from error

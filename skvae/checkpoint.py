@@ -12,9 +12,9 @@ import joblib
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
-from skvae.callbacks import HAS_CALLBACKS, fitted_so_far
 from skvae.estimator import ConvVAE
 from skvae.exceptions import warn_user
+from skvae.training.callbacks import HAS_CALLBACKS, fitted_so_far
 
 
 class Checkpoint:

@@ -1,13 +1,12 @@
-"""ConvVAE: scikit-learn's contract, validation, and what is fitted."""
+"""ConvVAE, the estimator: parameters, methods and fitted attributes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import wraps
 from inspect import Parameter, signature
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,18 +17,11 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_scalar
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted
 
-from skvae import state as saved
 from skvae.architecture import (
     ACTIVATIONS,
     DTYPE_POLICIES,
@@ -39,25 +31,20 @@ from skvae.architecture import (
     OPTIMIZERS,
     Architecture,
 )
-from skvae.callbacks import CallbackSupportMixin, FitTasks
-from skvae.collapse import collapse_message
-from skvae.draws import MAX_SEED, Stream, stream
+from skvae.data.layout import ImageLayout, infer_layout, parse_input_shape
+from skvae.data.storage import Selection, StoredArray, StoredImages
+from skvae.data.validation import check_numeric, check_out, read_images, with_shape
+from skvae.data.value_range import auto_value_range, parse_value_range, value_limits
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
-from skvae.images import (
-    ImageLayout,
-    auto_value_range,
-    infer_layout,
-    parse_input_shape,
-    parse_value_range,
-    value_limits,
-    with_shape,
-)
-from skvae.progress import Report
-from skvae.sampler import draw_latents
-from skvae.storage import Selection, StoredArray, StoredImages, is_stored
+from skvae.persistence import state as saved
+from skvae.serving.sampler import draw_latents
+from skvae.streams import MAX_SEED, Stream, stream
+from skvae.training.callbacks import CallbackSupportMixin, FitTasks
+from skvae.training.collapse import collapse_message
+from skvae.training.interruption import deferred_interrupt
+from skvae.training.plan import Plan, Settings, TrainingData, TrainingState
 
 if TYPE_CHECKING:
-    from skvae.job import Job
     from skvae.network import KerasModels
     from skvae.serving.export import OnnxModels
     from skvae.serving.fitted import FittedNetwork
@@ -65,8 +52,8 @@ if TYPE_CHECKING:
 Images: TypeAlias = ArrayLike | StoredArray
 
 _COUNT = Interval(Integral, 1, None, closed="left")
-# What graphs compute with. As float64: Python's floats would be cast to a float16 that
-# is compared with them, and overflow.
+# Graphs compute in float32. The bounds are float64: Python's floats would be cast to a
+# float16 that is compared with them, and overflow.
 _FLOAT32 = np.finfo(np.float32)
 _TINY, _MAX = np.float64(_FLOAT32.tiny), np.float64(_FLOAT32.max)
 _NOT_NEGATIVE = Interval(Real, 0, _MAX, closed="both")
@@ -78,27 +65,32 @@ _MAX_COUNT = 2**31 - 1
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def _of_one_fit(method: _Method) -> _Method:
-    """Let a method work on what is fitted now, whatever another thread's fit changes.
+class _Fitted(NamedTuple):
+    """What methods compute with. A fit in another thread may replace attributes."""
 
-    A fit replaces all attributes by others in one assignment, and leaves these whole.
-    """
+    architecture: Architecture
+    layout: ImageLayout
+    weights: dict[str, np.ndarray]
+    value_range: tuple[float, float]
+    noise_variance: float  # in the network's units
+    seed: int
+    sampler: BaseEstimator | None
 
-    @wraps(method)
-    def call(self: ConvVAE, *args: Any, **kwargs: Any) -> Any:
-        now = object.__new__(type(self))
-        now.__dict__ = self.__dict__.copy()
-        check_is_fitted(now)
-        return method(now, *args, **kwargs)
+    @property
+    def network(self) -> FittedNetwork:
+        """The network, compiled once for these weights."""
+        from skvae.serving.fitted import fitted_network
 
-    return cast("_Method", call)
+        return fitted_network(
+            self.architecture, self.weights, self.value_range, self.seed
+        )
 
 
 def _can_fit_partially(estimator: ConvVAE) -> bool:
     if estimator.early_stopping:
         msg = (
-            "partial_fit trains for a single epoch, so early_stopping=True would "
-            "have nothing to stop. Set early_stopping=False, or call fit."
+            "partial_fit is not available with early_stopping=True, which compares the "
+            "epochs of one fit. Set early_stopping=False, or call fit."
         )
         raise AttributeError(msg)
     return True
@@ -471,7 +463,6 @@ class ConvVAE(
         """
         return self._fit(X, y, None, 1, is_continued=hasattr(self, "weights_"))
 
-    @_of_one_fit
     def transform(self, X: Images, out: Any = None) -> NDArray[np.float32]:
         """Encode images.
 
@@ -497,11 +488,11 @@ class ConvVAE(
             if `out` has another shape than the result, neither float32 nor float64, is
             read-only or shares memory with X.
         """
-        images = self._read_images(X)
-        _check_out(out, (len(images), self._n_features_out), X)
-        return self._network().encode_to_mean(images, out)
+        fitted = self._fitted()
+        images = self._read_images(X, fitted)
+        check_out(out, (len(images), fitted.architecture.latent_dim), X)
+        return fitted.network.encode_to_mean(images, out)
 
-    @_of_one_fit
     def posterior(self, X: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Encode images to the distribution of their latents.
 
@@ -522,9 +513,9 @@ class ConvVAE(
         ValueError, TypeError
             As `transform`.
         """
-        return self._network().encode(self._read_images(X))
+        fitted = self._fitted()
+        return fitted.network.encode(self._read_images(X, fitted))
 
-    @_of_one_fit
     def inverse_transform(self, Z: ArrayLike, out: Any = None) -> NDArray[np.float32]:
         """Decode latents.
 
@@ -546,26 +537,26 @@ class ConvVAE(
             If Z is not finite, numeric and dense, or has another number of columns; if
             `out` cannot take the result, as in `transform`.
         """
+        fitted = self._fitted()
         with naming("Z"):
             latents = check_array(
                 with_shape(Z, "Z"), input_name="Z", ensure_all_finite=False
             )
-            _check_numeric(latents.dtype, "Z")
+            check_numeric(latents.dtype, "Z")
             latents = check_array(
                 latents, dtype=np.float32, input_name="Z", estimator=self
             )
-        latent_dim = self._n_features_out
+        latent_dim = fitted.architecture.latent_dim
         if latents.shape[1] != latent_dim:
             msg = (
                 f"Z has {latents.shape[1]} columns, but ConvVAE was fitted with "
                 f"latent_dim={latent_dim}. Give latents as transform returns them."
             )
             raise ValueError(msg)
-        caller_shape = self._layout().caller_shape
-        _check_out(out, (len(latents), *caller_shape), Z)
-        return self._network().decode(latents, caller_shape, out)
+        caller_shape = fitted.layout.caller_shape
+        check_out(out, (len(latents), *caller_shape), Z)
+        return fitted.network.decode(latents, caller_shape, out)
 
-    @_of_one_fit
     def sample(
         self,
         n_samples: int = 1,
@@ -593,17 +584,17 @@ class ConvVAE(
         ValueError
             If `n_samples` is less than 1, or if the sampler draws no finite latents.
         """
+        fitted = self._fitted()
         n_samples = _checked_count("n_samples", n_samples)
         seed = _draw_seed(self.random_state if random_state is None else random_state)
         rng = stream(seed, Stream.SAMPLES)
-        latent_dim = self._n_features_out
-        if getattr(self, "sampler_", None) is not None:
-            z = draw_latents(self.sampler_, n_samples, latent_dim, rng)
-        else:
+        latent_dim = fitted.architecture.latent_dim
+        if fitted.sampler is None:
             z = rng.standard_normal((n_samples, latent_dim), dtype=np.float32)
-        return self._network().decode(z, self._layout().caller_shape)
+        else:
+            z = draw_latents(fitted.sampler, n_samples, latent_dim, rng)
+        return fitted.network.decode(z, fitted.layout.caller_shape)
 
-    @_of_one_fit
     def score_samples(self, X: Images, n_draws: int = 64) -> NDArray[np.float64]:
         """Estimate the log-likelihood of each image.
 
@@ -638,13 +629,10 @@ class ConvVAE(
         """
         from skvae.serving.scores import log_likelihoods
 
+        fitted = self._fitted()
         n_draws = _checked_count("n_draws", n_draws)
-        images = self._read_images(X)
-        noise_variance = self._state_["noise_variance"]
-        if getattr(self, "noise_variance_", None) is not None:
-            low, high = self.value_range_
-            noise_variance = self.noise_variance_ / (high - low) ** 2
-        return log_likelihoods(self._network(), images, noise_variance, n_draws)
+        images = self._read_images(X, fitted)
+        return log_likelihoods(fitted.network, images, fitted.noise_variance, n_draws)
 
     def score(self, X: Images, y: object = None) -> float:
         """Mean of `score_samples`: what model selection maximises.
@@ -667,7 +655,6 @@ class ConvVAE(
         """
         return float(np.mean(self.score_samples(X)))
 
-    @_of_one_fit
     def to_keras(self) -> KerasModels:
         """Make Keras models with the fitted weights.
 
@@ -681,13 +668,13 @@ class ConvVAE(
             `encoder` gives z_mean, z_log_var and a z drawn with them; `decoder` gives
             the means of the pixels; `vae` encodes, draws and decodes.
         """
-        from skvae import engine
+        fitted = self._fitted()
+        from skvae.network.models import build_models
+        from skvae.training.processes import check_process
 
-        return engine.keras_models(
-            self._architecture(), self.weights_, self._state_["seed"]
-        )
+        check_process()
+        return build_models(fitted.architecture, fitted.weights, fitted.seed)
 
-    @_of_one_fit
     def to_onnx(self) -> OnnxModels:
         """Make ONNX models with the fitted weights, to be served without skvae.
 
@@ -708,7 +695,8 @@ class ConvVAE(
         """
         from skvae.serving.export import onnx_models
 
-        return onnx_models(self._architecture(), self.weights_, self.value_range_)
+        fitted = self._fitted()
+        return onnx_models(fitted.architecture, fitted.weights, fitted.value_range)
 
     @property
     def _n_features_out(self) -> int:
@@ -716,24 +704,13 @@ class ConvVAE(
         return int(self._state_["architecture"]["latent_dim"])
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        self._check_parameters_of(state)  # while they can still be set right
-        return saved.with_format(state)
+        return saved.with_format(super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         kinds = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
         parameters = signature(type(self)).parameters.values()
         names = {each.name for each in parameters if each.kind not in kinds}
-        state = saved.checked(state, names, ConvVAE)
-        self._check_parameters_of(state)
-        super().__setstate__(state)
-
-    def _check_parameters_of(self, state: dict[str, Any]) -> None:
-        """See that a fitted estimator's parameters are valid, as `fit` does."""
-        if saved.is_fitted(state):
-            constraints = self._parameter_constraints
-            parameters = {name: state[name] for name in constraints.keys() & state}
-            validate_parameter_constraints(constraints, parameters, type(self).__name__)
+        super().__setstate__(saved.checked(state, names, ConvVAE))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -741,168 +718,166 @@ class ConvVAE(
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
-    # Fitting. Everything is worked out on locals and taken over at the end, so that
-    # whatever fails leaves the estimator as it was.
-
     def _fit(
         self, X: Any, y: Any, X_val: Any, epochs: int, *, is_continued: bool
     ) -> Self:
-        from skvae import training
-
+        """Read the images, fix the architecture, train and take the result."""
         # scikit-learn leaves it out in the later calls of partial_fit.
         self._validate_params()
+        self._check_combinations(X_val)
+        earlier = self._fitted() if is_continued else None
+        seed = earlier.seed if earlier else _draw_seed(self.random_state)
         with naming("X"):
             X = with_shape(X)
-        job = self._job(X, X_val, epochs, is_continued=is_continued)
-        tasks = FitTasks(
-            self,
-            epochs,
-            X,
-            y,
-            lambda outcome: job.fitted(outcome, is_brief=True)[0],
-            saved.OPTIONAL,
+
+        data = self._read_training_data(X, X_val, seed, earlier)
+        architecture = self._fix_architecture(data.layout, earlier)
+        plan = Plan(
+            architecture=architecture,
+            settings=self._settings(epochs, len(data.rows)),
+            data=data,
+            seed=seed,
+            start=self._training_state(earlier) if earlier else None,
+            earlier_history=self.history_ if earlier else {},
+            sampler=self._new_sampler(),
         )
-        with Report(int(self.verbose), epochs, job.start.n_epochs) as report:
-            outcome = training.fit(
-                job.architecture, job.settings, job.data, job.start, tasks, report
+        tasks = FitTasks(self, epochs, X, y, saved.OPTIONAL)
+        with deferred_interrupt() as interruption:
+            from skvae.training.fit import fit  # TensorFlow
+
+            fitted = fit(plan, tasks, int(self.verbose), interruption)
+        self._take(fitted)
+        if interruption.is_requested:
+            n_epochs = self.n_iter_ - plan.n_epochs_before
+            msg = (
+                f"Training was interrupted after {n_epochs} of {epochs} epochs, the "
+                f"last perhaps in part. The estimator is fitted; partial_fit, or fit "
+                f"with warm_start=True, continues."
             )
-        fitted, is_whole = job.fitted(outcome, is_brief=outcome.is_interrupted)
-        try:
-            tasks.end(fitted)
-        except KeyboardInterrupt:
-            is_whole = False
-        self._take_over(fitted)
-        if not is_whole:
-            _warn_of_interruption(len(outcome.history["loss"]), epochs)
+            raise KeyboardInterrupt(msg)
         return self
 
-    def _job(self, X: Any, X_val: Any, epochs: int, *, is_continued: bool) -> Job:
-        """See that all is as it should be, and gather it."""
-        from skvae import training
-        from skvae.job import Job
-
+    def _check_combinations(self, X_val: Any) -> None:
+        """Check parameters that exclude each other."""
         if X_val is not None and not self.early_stopping:
-            msg = "X_val is what early stopping watches: set early_stopping=True."
+            msg = "X_val requires early_stopping=True."
+            raise ValueError(msg)
+        if self.likelihood == "bernoulli" and self.last_activation != "sigmoid":
+            msg = (
+                f"likelihood='bernoulli' requires last_activation='sigmoid', because "
+                f"its means are probabilities, got {self.last_activation!r}."
+            )
             raise ValueError(msg)
         if self.optimizer == "nadam" and self.dtype_policy == "mixed_float16":
             # Keras's LossScaleOptimizer leaves one of its variables out.
             msg = (
-                "optimizer='nadam' cannot train with dtype_policy='mixed_float16', for "
-                "Keras does not give all of its state then. Use optimizer='adam'."
+                "optimizer='nadam' does not support dtype_policy='mixed_float16', "
+                "because Keras does not save all of its state. Use optimizer='adam'."
             )
             raise ValueError(msg)
-        sampler = self._new_sampler()
-        # What scikit-learn records of X goes to another estimator at first.
-        recorder = self if is_continued else ConvVAE()
-        layout = self._fit_layout(X.shape, is_continued=is_continued)
-        images = _read_images(recorder, X, layout, reset=not is_continued)
-        value_range = self._fit_value_range(images, is_continued=is_continued)
-        architecture = self._fit_architecture(layout, is_continued=is_continued)
-        if is_continued:
-            start = training.Progress(
-                seed=self._state_["seed"],
-                n_epochs=self.n_iter_,
-                weights=architecture.pack(self.weights_),
-                noise_variance=self._state_["noise_variance"],
-                optimizer_arrays=self._state_["optimizer_arrays"],
+        if isinstance(self.sampler, type):
+            name = self.sampler.__name__
+            msg = (
+                f"sampler must be an estimator, got the class {name}. Write "
+                f"sampler={name}()."
             )
-        else:
-            start = training.new_progress(architecture, _draw_seed(self.random_state))
+            raise TypeError(msg)
 
-        _warn_of_clipping(images, architecture, value_range)
-        training_rows: np.ndarray | range = range(len(images))
+    def _read_training_data(
+        self, X: Any, X_val: Any, seed: int, earlier: _Fitted | None
+    ) -> TrainingData:
+        """Validate images and find their layout and value range."""
+        # scikit-learn's validation sets attributes: a failed fit must not.
+        recorder = self if earlier else ConvVAE()
+        layout = self._fit_layout(X.shape, earlier)
+        images = read_images(recorder, X, layout, reset=earlier is None)
+        value_range = self._fit_value_range(images, earlier)
+        _warn_of_clipping(images, self.likelihood, value_range)
+        rows: np.ndarray | range = range(len(images))
         validation_images: np.ndarray | StoredImages | Selection | None = None
         if X_val is not None:
-            validation_images = _read_images(
+            validation_images = read_images(
                 recorder, X_val, layout, reset=False, name="X_val"
             )
-            _warn_of_clipping(validation_images, architecture, value_range)
+            _warn_of_clipping(validation_images, self.likelihood, value_range)
         elif self.early_stopping:
-            training_rows, held_out = self._split(len(images), start.seed)
+            rows, held_out = self._split(len(images), seed)
             validation_images = Selection(images, held_out)
+        names = ("n_features_in_", "feature_names_in_")
+        attributes = {k: v for k, v in vars(recorder).items() if k in names}
+        return TrainingData(
+            images, layout, value_range, rows, validation_images, attributes
+        )
 
-        recorded: dict[str, Any] = {"n_features_in_": layout.n_pixels}
-        if hasattr(recorder, "feature_names_in_"):
-            recorded["feature_names_in_"] = recorder.feature_names_in_
-        return Job(
-            architecture,
-            training.Settings(
-                epochs=int(epochs),
-                batch_size=min(int(self.batch_size), len(training_rows)),
-                learning_rate=float(self.learning_rate),
-                beta=float(self.beta),
-                kl_warmup_epochs=int(self.kl_warmup_epochs),
-                free_bits=float(self.free_bits),
-                optimizer=str(self.optimizer),
-                n_iter_no_change=int(self.n_iter_no_change),
-                tol=float(self.tol),
-            ),
-            training.Data(images, training_rows, validation_images, value_range),
-            start,
-            earlier_history=self.history_ if is_continued else {},
-            caller_shape=layout.caller_shape,
-            recorded=recorded,
-            sampler=sampler,
+    def _settings(self, epochs: int, n_rows: int) -> Settings:
+        return Settings(
+            epochs=int(epochs),
+            batch_size=min(int(self.batch_size), n_rows),
+            learning_rate=float(self.learning_rate),
+            beta=float(self.beta),
+            kl_warmup_epochs=int(self.kl_warmup_epochs),
+            free_bits=float(self.free_bits),
+            optimizer=str(self.optimizer),
+            n_iter_no_change=int(self.n_iter_no_change),
+            tol=float(self.tol),
+        )
+
+    def _training_state(self, earlier: _Fitted) -> TrainingState:
+        """State of the earlier fit, to go on from."""
+        return TrainingState(
+            seed=earlier.seed,
+            n_epochs=self.n_iter_,
+            n_steps=self._state_["n_steps"],
+            weights=earlier.architecture.pack(earlier.weights),
+            noise_variance=self._state_["noise_variance"],
+            optimizer_arrays=self._state_["optimizer_arrays"],
         )
 
     def _new_sampler(self) -> BaseEstimator | None:
-        if isinstance(self.sampler, type):
-            msg = (
-                f"sampler must be an estimator, got the class {self.sampler.__name__}. "
-                f"Write sampler={self.sampler.__name__}()."
-            )
-            raise TypeError(msg)
         return None if self.sampler is None else clone(self.sampler)
 
-    def _take_over(self, fitted: dict[str, Any]) -> None:
-        """Replace all that was fitted before, at once, whenever Ctrl-C comes."""
+    def _take(self, fitted: dict[str, Any]) -> None:
+        """Replace all fitted attributes at once."""
         kept = {k: v for k, v in vars(self).items() if k not in saved.OPTIONAL}
         self.__dict__ = {**kept, **fitted}
 
     def _warn_of_collapse(self) -> None:
-        # The optimizer's own variables are the last, and the first of them counts its
-        # steps.
-        n_variables = len(OPTIMIZERS[self.optimizer])
-        n_steps = int(self._state_["optimizer_arrays"][-n_variables])
-        message = collapse_message(self.latent_kl_, vars(self), n_steps)
+        message = collapse_message(self.latent_kl_, vars(self), self._state_["n_steps"])
         if message:
             warn_user(message, PosteriorCollapseWarning)
 
-    def _fit_layout(self, shape: tuple[int, ...], *, is_continued: bool) -> ImageLayout:
-        """Layout to fit with: that of X, or the earlier fit's."""
+    def _fit_layout(
+        self, shape: tuple[int, ...], earlier: _Fitted | None
+    ) -> ImageLayout:
+        """Layout of X, or of the earlier fit."""
         image_shape = None
         if self.input_shape is not None:
             image_shape = parse_input_shape(self.input_shape)
-        if not is_continued:
+        if earlier is None:
             with naming("X"):
                 return infer_layout(shape, image_shape)
-        if image_shape not in (None, self.input_shape_):
-            raise ValueError(_changed("input_shape", image_shape, self.input_shape_))
-        return self._layout()
+        fitted = earlier.layout.image_shape
+        if image_shape not in (None, fitted):
+            raise ValueError(_changed("input_shape", image_shape, fitted))
+        return earlier.layout
 
     def _fit_value_range(
-        self, images: np.ndarray | StoredImages, *, is_continued: bool
+        self, images: np.ndarray | StoredImages, earlier: _Fitted | None
     ) -> tuple[float, float]:
-        """Value range to fit with: the parameter, the data's, or the earlier fit's."""
+        """Value range of the parameter, of the data, or of the earlier fit."""
         value_range = None
         if not isinstance(self.value_range, str):
             value_range = parse_value_range(self.value_range)
-        if not is_continued:
+        if earlier is None:
             return value_range or auto_value_range(images)
-        if value_range not in (None, self.value_range_):
-            raise ValueError(_changed("value_range", value_range, self.value_range_))
-        return self.value_range_
+        if value_range not in (None, earlier.value_range):
+            raise ValueError(_changed("value_range", value_range, earlier.value_range))
+        return earlier.value_range
 
-    def _fit_architecture(
-        self, layout: ImageLayout, *, is_continued: bool
+    def _fix_architecture(
+        self, layout: ImageLayout, earlier: _Fitted | None
     ) -> Architecture:
-        """Architecture to fit, refused if it is not the earlier fit's."""
-        if self.likelihood == "bernoulli" and self.last_activation != "sigmoid":
-            msg = (
-                f"likelihood='bernoulli' needs last_activation='sigmoid', because its "
-                f"means are probabilities, got {self.last_activation!r}."
-            )
-            raise ValueError(msg)
+        """Architecture of the parameters, which has to be the earlier fit's."""
         choices: dict[str, Any] = {
             "latent_dim": int(self.latent_dim),
             "filters": int(self.filters),
@@ -912,14 +887,12 @@ class ConvVAE(
             "likelihood": str(self.likelihood),
             "dtype_policy": str(self.dtype_policy),
         }
-        if is_continued:
-            earlier = {
-                **self._state_["architecture"],
-                "optimizer": self._state_["optimizer"],
-            }
+        if earlier:
+            fitted = {name: getattr(earlier.architecture, name) for name in choices}
+            fitted["optimizer"] = self._state_["optimizer"]
             for name, value in {**choices, "optimizer": self.optimizer}.items():
-                if value != earlier[name]:
-                    raise ValueError(_changed(name, value, earlier[name]))
+                if value != fitted[name]:
+                    raise ValueError(_changed(name, value, fitted[name]))
         architecture = Architecture(layout.image_shape, **choices)
         if architecture.n_weights > MAX_WEIGHTS:
             msg = (
@@ -944,112 +917,40 @@ class ConvVAE(
         order = stream(seed, Stream.VALIDATION_SPLIT).permutation(n_images)
         return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
-    # What was fitted, as the other modules want it.
-
-    def _layout(self) -> ImageLayout:
-        return ImageLayout(self.input_shape_, self._state_["caller_shape"])
-
-    def _architecture(self) -> Architecture:
-        return Architecture(**self._state_["architecture"])
-
-    def _network(self) -> FittedNetwork:
-        from skvae.serving.fitted import fitted_network
-
-        return fitted_network(
-            self._architecture(),
-            self.weights_,
-            self.value_range_,
-            self._state_["seed"],
+    def _fitted(self) -> _Fitted:
+        check_is_fitted(self)
+        now = vars(self).copy()
+        private, (low, high) = now["_state_"], now["value_range_"]
+        noise_variance = private["noise_variance"]
+        if now.get("noise_variance_") is not None:
+            noise_variance = now["noise_variance_"] / (high - low) ** 2
+        return _Fitted(
+            architecture=Architecture(**private["architecture"]),
+            layout=ImageLayout(now["input_shape_"], private["caller_shape"]),
+            weights=now["weights_"],
+            value_range=(low, high),
+            noise_variance=noise_variance,
+            seed=private["seed"],
+            sampler=now.get("sampler_"),
         )
 
-    def _read_images(self, X: Images) -> np.ndarray | StoredImages:
-        """Images to work on after `fit`: (n, H, W, C) in the caller's units."""
-        images = _read_images(self, X, self._layout(), reset=False)
-        _warn_of_clipping(images, self._architecture(), self.value_range_)
+    def _read_images(self, X: Images, fitted: _Fitted) -> np.ndarray | StoredImages:
+        """Validate images (n, H, W, C) in the caller's units."""
+        images = read_images(self, X, fitted.layout, reset=False)
+        _warn_of_clipping(images, fitted.architecture.likelihood, fitted.value_range)
         return images
-
-
-def _read_images(
-    recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool, name: str = "X"
-) -> np.ndarray | StoredImages:
-    """Validate X, in the caller's layout, as images (n, H, W, C) in its dtype.
-
-    scikit-learn's own validation sees rows whatever the layout, so that names and
-    number of features, and what is wrong with X, are what it always says. What is
-    stored elsewhere than in memory is validated when it is read.
-    """
-    with naming(name):
-        X = with_shape(X, name)
-        if is_stored(X):
-            return _open_images(recorder, X, layout, reset=reset, name=name)
-        rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))
-        rows = validate_data(recorder, rows, reset=reset)
-        _check_numeric(rows.dtype, name)
-        return layout.to_images(rows)
-
-
-def _open_images(
-    recorder: ConvVAE, X: Any, layout: ImageLayout, *, reset: bool, name: str
-) -> StoredImages:
-    """As `_read_images`, but validate only what X says of itself, and rows as read."""
-    layout.check_shape(X.shape)
-    _check_numeric(X.dtype, name)
-    n_images, *caller_shape = X.shape
-    stand_in = np.broadcast_to(
-        np.zeros((), X.dtype), (n_images, math.prod(caller_shape))
-    )
-    # Without images or pixels, for scikit-learn to say so.
-    validate_data(recorder, stand_in, reset=reset, skip_check_array=stand_in.size > 0)
-
-    def to_images(part: np.ndarray) -> np.ndarray:
-        rows = layout.to_rows(part)
-        with naming(name):
-            rows = check_array(rows, input_name=name, estimator=recorder)
-        return layout.to_images(rows)
-
-    return StoredImages(X, to_images, layout.image_shape)
-
-
-def _check_numeric(dtype: np.dtype, name: str) -> None:
-    if dtype.kind not in "buif":
-        msg = f"{name} must be numeric, got dtype {dtype}."
-        raise ValueError(msg)
 
 
 def _checked_count(name: str, value: Any) -> int:
     return int(check_scalar(value, name, Integral, min_val=1, max_val=_MAX_COUNT))
 
 
-def _check_out(out: Any, shape: tuple[int, ...], source: Any) -> None:
-    """See that an array for results has their shape and can hold them.
-
-    While it is written, what they are computed from is still being read.
-    """
-    if out is None:
-        return
-    dtype = getattr(out, "dtype", None)
-    if dtype not in (np.float32, np.float64):
-        msg = f"out must be an array of float32 or float64, got dtype {dtype}."
-        raise TypeError(msg)
-    if out.shape != shape:
-        msg = f"out must have the result's shape {shape}, got {out.shape}."
-        raise ValueError(msg)
-    if not isinstance(out, np.ndarray):
-        return
-    if not out.flags.writeable:
-        msg = "out is read-only. Give an array that can be written to."
-        raise ValueError(msg)
-    if isinstance(source, np.ndarray) and np.shares_memory(out, source):
-        msg = "out shares memory with the input. Give another array."
-        raise ValueError(msg)
-
-
 def _warn_of_clipping(
     images: np.ndarray | StoredImages,
-    architecture: Architecture,
+    likelihood: str,
     value_range: tuple[float, float],
 ) -> None:
-    if architecture.likelihood != "bernoulli":
+    if likelihood != "bernoulli":
         return
     (low, high), (smallest, largest) = value_range, value_limits(images)
     if smallest < low or largest > high:
@@ -1058,15 +959,6 @@ def _warn_of_clipping(
             f"{value_range}: values of X outside of it are clipped. Set value_range, "
             f"or use likelihood='gaussian'."
         )
-
-
-def _warn_of_interruption(epoch: int, epochs: int) -> None:
-    warn_user(
-        f"Interrupted after {epoch} of {epochs} epochs, the last perhaps in part; what "
-        f"training had come to is kept. partial_fit, or fit with warm_start=True, goes "
-        f"on from there.",
-        ConvergenceWarning,
-    )
 
 
 def _changed(name: str, value: object, earlier: object) -> str:

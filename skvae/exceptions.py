@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +21,9 @@ class PosteriorCollapseWarning(UserWarning):
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn, and blame the line outside of skvae and scikit-learn that led here."""
-    level = 1
-    frame = sys._getframe(1)  # noqa: SLF001  warnings and logging do it so, too
-    while frame.f_back and _package(frame.f_globals) in _BETWEEN:
+    level = 0
+    frame = inspect.currentframe()
+    while frame and frame.f_back and _package(frame.f_globals) in _BETWEEN:
         frame = frame.f_back
         level += 1
     warnings.warn(message, category, stacklevel=level + 1)

@@ -35,7 +35,7 @@ class Hooks:
 @contextmanager
 def counted_traces():
     """Count how often a network is built, and how often its gradient is traced."""
-    from skvae import engine
+    from skvae.training import compiled as engine
 
     counts = {"built": 0, "traced": 0}
     build, split = engine.Network.__init__, engine.Network.split
@@ -56,7 +56,7 @@ def counted_traces():
 
 def gradient_step(architecture, weights, images, learning_rate):
     """Weights (n_weights,) after one step of plain gradient descent on a batch."""
-    from skvae.trainer import leased_trainer
+    from skvae.training.trainer import leased_trainer
 
     with leased_trainer(architecture, "sgd", len(images)) as trainer:
         trainer.load(weights, 0.5, [], learning_rate)

@@ -13,8 +13,9 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skvae import Checkpoint, ConvVAE, training
-from skvae.trainer import Trainer
+from skvae import Checkpoint, ConvVAE
+from skvae.training import loop as training
+from skvae.training.trainer import Trainer
 
 pytestmark = pytest.mark.callbacks
 

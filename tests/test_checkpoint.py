@@ -10,7 +10,8 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skvae import Checkpoint, ConvVAE, training
+from skvae import Checkpoint, ConvVAE
+from skvae.training import loop as training
 
 pytestmark = pytest.mark.callbacks
 
@@ -97,7 +98,7 @@ def test_large_images_have_samplers_too(path):
     images = np.random.default_rng(0).random((60, 64, 64))
     vae = ConvVAE(**{**TINY, "epochs": 1}, sampler=GaussianMixture(20))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skvae.training._CALL_PIXELS", 64 * 64)
+        patch.setattr("skvae.training.loop._CALL_PIXELS", 64 * 64)
         vae.set_callbacks(Checkpoint(path)).fit(images)
     assert joblib.load(path).sample(2).shape == (2, 64, 64)
 
@@ -123,8 +124,8 @@ def test_a_path_means_the_same_file_throughout(images, tmp_path, monkeypatch):
 
 def test_the_end_of_a_fit_is_kept_too(images, path, monkeypatch):
     # Some images describe the latents until the fit has ended.
-    monkeypatch.setattr("skvae.training._CALL_PIXELS", 1)
-    monkeypatch.setattr("skvae.training._MIN_RUN", 1)
+    monkeypatch.setattr("skvae.training.loop._CALL_PIXELS", 1)
+    monkeypatch.setattr("skvae.training.loop._MIN_RUN", 1)
     vae = ConvVAE(**TINY).set_callbacks(Checkpoint(path, every=2)).fit(images)
     assert_same_fit(joblib.load(path), vae)
     assert_same_fit(vae, ConvVAE(**TINY).fit(images))
@@ -198,7 +199,7 @@ import joblib
 import numpy as np
 
 # TensorFlow is imported once, but starts in the children alone.
-import skvae.engine
+import skvae.training.compiled
 import skvae.checkpoint
 from skvae import Checkpoint, ConvVAE
 

@@ -11,8 +11,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skvae import ConvVAE
-from skvae.collapse import collapse_message
 from skvae.exceptions import PosteriorCollapseWarning
+from skvae.training.collapse import collapse_message
 
 COLLAPSED = {"latent_dim": 8, "filters": 16, "hidden_layers": 2, "epochs": 40}
 

@@ -13,8 +13,8 @@ import joblib
 import numpy as np
 import pytest
 
-from skvae.callbacks import HAS_CALLBACKS
-from skvae.replicas import Replicas
+from skvae.training.callbacks import HAS_CALLBACKS
+from skvae.training.replicas import Replicas
 
 
 def replicas_of(n_processes, n_here, process):
@@ -73,8 +73,9 @@ TWO_WORKERS = (
     + """
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
 worker = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-from skvae import ConvVAE, training
-from skvae.callbacks import HAS_CALLBACKS
+from skvae import ConvVAE
+from skvae.training import loop as training
+from skvae.training.callbacks import HAS_CALLBACKS
 
 blocks = []
 shuffled_blocks = training.shuffled_blocks

@@ -8,10 +8,13 @@ import pytest
 from helpers import TINY, assert_same_fit, gradient_step
 from sklearn.base import clone
 
-from skvae import ConvVAE, engine, precision, trainer
+from skvae import ConvVAE
 from skvae.architecture import Architecture
-from skvae.draws import stream
-from skvae.initialization import initial_weights
+from skvae.network import precision
+from skvae.network.initializers import initial_weights
+from skvae.streams import stream
+from skvae.training import compiled as engine
+from skvae.training import trainer
 
 POLICIES = ("mixed_float16", "mixed_bfloat16")
 policies = pytest.mark.parametrize("policy", POLICIES)

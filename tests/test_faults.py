@@ -27,23 +27,23 @@ PARAMS = {
 
 # Where a fit can fail, and in which call.
 STAGES = [
-    ("skvae.engine.Network.__init__", 0),
-    ("skvae.trainer.Trainer.__init__", 0),
-    ("skvae.trainer.Trainer._step", 0),  # traced
-    ("skvae.gradient.BatchGradient.__call__", 0),  # traced within that
-    ("skvae.training.initial_weights", 0),
-    ("skvae.trainer.Trainer.load", 0),
-    ("skvae.training.shuffled_blocks", 0),
-    ("skvae.training.shuffled_blocks", 2),
-    ("skvae.trainer.Trainer.train_steps", 0),
-    ("skvae.trainer.Trainer.train_steps", 2),
-    ("skvae.trainer.Trainer.state", 1),
-    ("skvae.training.elbo_terms", 0),
-    ("skvae.progress.Report.update", 1),
+    ("skvae.training.compiled.Network.__init__", 0),
+    ("skvae.training.trainer.Trainer.__init__", 0),
+    ("skvae.training.trainer.Trainer._step", 0),  # traced
+    ("skvae.training.gradient.BatchGradient.__call__", 0),  # traced within that
+    ("skvae.training.loop.initial_weights", 0),
+    ("skvae.training.trainer.Trainer.load", 0),
+    ("skvae.training.loop.shuffled_blocks", 0),
+    ("skvae.training.loop.shuffled_blocks", 2),
+    ("skvae.training.trainer.Trainer.train_steps", 0),
+    ("skvae.training.trainer.Trainer.train_steps", 2),
+    ("skvae.training.trainer.Trainer.state", 1),
+    ("skvae.training.loop.elbo_terms", 0),
+    ("skvae.training.report.Report.update", 1),
     ("skvae.serving.graphs.Graph.to_session", 0),
     ("skvae.serving.fitted.FittedNetwork.encode", 0),
-    ("skvae.job.fit_sampler", 0),
-    ("skvae.callbacks.FitTasks.end", 0),
+    ("skvae.training.result.fit_sampler", 0),
+    ("skvae.training.callbacks.FitTasks.end", 0),
 ]
 
 
@@ -66,7 +66,7 @@ def images_to_fit():
 
 
 def assert_nothing_is_leased():
-    from skvae import engine
+    from skvae.training import compiled as engine
 
     gc.collect()
     assert not any(list(each.leased_trainers) for each in engine._networks.values())
@@ -77,7 +77,7 @@ def assert_nothing_is_leased():
 def test_a_fault_at_any_stage_leaves_all_as_it_was(
     expected, monkeypatch, stage, call, error
 ):
-    from skvae import engine
+    from skvae.training import compiled as engine
 
     X = images_to_fit()
     vae = ConvVAE(**TINY).fit(X[:20]).set_params(**PARAMS)
@@ -85,7 +85,7 @@ def test_a_fault_at_any_stage_leaves_all_as_it_was(
     owner, _, name = stage.rpartition(".")
     if name in ("__init__", "_step", "__call__"):
         monkeypatch.setattr(engine, "_networks", type(engine._networks)())
-    monkeypatch.setattr("skvae.training._CALL_PIXELS", 16 * 64)
+    monkeypatch.setattr("skvae.training.loop._CALL_PIXELS", 16 * 64)
     calls = []
 
     def failing(*args, **kwargs):
@@ -112,7 +112,7 @@ def test_a_fault_at_any_stage_leaves_all_as_it_was(
 def test_what_ctrl_c_took_from_a_fit_is_not_used_again():
     """A call may still be under way in it; after other errors none is."""
     from skvae.architecture import Architecture
-    from skvae.trainer import leased_trainer
+    from skvae.training.trainer import leased_trainer
 
     lease = Architecture((2, 2, 1), 1, 7, 1, 1, "linear", "mse"), "sgd", 4
     with pytest.raises(KeyboardInterrupt), leased_trainer(*lease) as taken:

@@ -6,10 +6,10 @@ from helpers import TINY, assert_same_fit, counted_traces
 from sklearn.datasets import load_digits
 
 from skvae import ConvVAE
-from skvae.draws import Stream, stream
-from skvae.images import to_graph_dtype
-from skvae.trainer import Trainer
-from skvae.training import _Run
+from skvae.data.layout import to_graph_dtype
+from skvae.streams import Stream, stream
+from skvae.training.loop import _Run
+from skvae.training.trainer import Trainer
 
 
 def test_same_seed_same_bits_another_seed_others(images):

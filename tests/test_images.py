@@ -8,7 +8,7 @@ import pytest
 from helpers import TINY
 
 from skvae import ConvVAE
-from skvae.images import auto_value_range, infer_layout
+from skvae.data.layout import auto_value_range, infer_layout
 
 RNG = np.random.default_rng(0)
 

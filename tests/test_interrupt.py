@@ -16,13 +16,14 @@ import tensorflow as tf
 from helpers import TINY, Hooks, assert_same_fit
 from sklearn.exceptions import ConvergenceWarning
 
-from skvae import ConvVAE, engine
-from skvae.interrupts import UninterruptedThreads
+from skvae import ConvVAE
+from skvae.data.shuffling import shuffled_blocks
+from skvae.data.storage import StoredImages
 from skvae.serving.fitted import FittedNetwork
-from skvae.shuffling import shuffled_blocks
-from skvae.storage import StoredImages
-from skvae.trainer import Trainer
-from skvae.training import _Run, _Totals
+from skvae.training import compiled as engine
+from skvae.training.interruption import UninterruptedThreads
+from skvae.training.loop import _Run, _Totals
+from skvae.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def interrupt(monkeypatch):
                 os.kill(os.getpid(), signal.SIGINT)
             return train_steps(self, *args, **kwargs)
 
-        monkeypatch.setattr("skvae.training._CALL_PIXELS", 64 * 32)
+        monkeypatch.setattr("skvae.training.loop._CALL_PIXELS", 64 * 32)
         monkeypatch.setattr(_Run, "_whole_batches", lambda *_: 2)
         monkeypatch.setattr(Trainer, "train_steps", interrupted)
 
@@ -130,8 +131,8 @@ def test_describing_the_latents_may_be_interrupted(images, monkeypatch):
             raise KeyboardInterrupt
         return encode(self, images, *args)
 
-    monkeypatch.setattr("skvae.training._CALL_PIXELS", 64 * 32)
-    monkeypatch.setattr("skvae.training._MIN_RUN", 2)
+    monkeypatch.setattr("skvae.training.loop._CALL_PIXELS", 64 * 32)
+    monkeypatch.setattr("skvae.training.loop._MIN_RUN", 2)
     monkeypatch.setattr(FittedNetwork, "encode", interrupted)
     with pytest.warns(ConvergenceWarning, match="after 3 of 3 epochs"):
         vae = ConvVAE(**TINY).fit(images)
@@ -147,7 +148,7 @@ def test_before_anything_was_trained_there_is_nothing_to_keep(images, monkeypatc
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skvae.training.shuffled_blocks", interrupted)
+    monkeypatch.setattr("skvae.training.loop.shuffled_blocks", interrupted)
     with pytest.raises(KeyboardInterrupt):
         vae.fit(images)
     assert vae.__dict__ == before
@@ -165,7 +166,7 @@ def test_an_epoch_counts_once_whenever_ctrl_c_comes(images, monkeypatch):
                 raise KeyboardInterrupt
             super().__init__(epoch)
 
-    monkeypatch.setattr("skvae.training._Totals", InterruptedTotals)
+    monkeypatch.setattr("skvae.training.loop._Totals", InterruptedTotals)
     with pytest.warns(ConvergenceWarning, match="after 2 of 3 epochs"):
         vae = ConvVAE(**TINY).fit(images)
     assert epochs == [0, 1, 2]
@@ -281,11 +282,11 @@ def test_a_graph_call_is_as_long_as_it_may_take(images, monkeypatch):
         return train_steps(self, block, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "train_steps", noted)
-    monkeypatch.setattr("skvae.training._CALL_PIXELS", 16 * 16 * 64)
+    monkeypatch.setattr("skvae.training.loop._CALL_PIXELS", 16 * 16 * 64)
     many = np.tile(images, (10, 1, 1))
     params = {**TINY, "epochs": 1}
     for seconds, expected in [(1e9, [16, 64, 256, 256, 108]), (0, [16] * 43 + [12])]:
-        monkeypatch.setattr("skvae.training._CALL_SECONDS", seconds)
+        monkeypatch.setattr("skvae.training.loop._CALL_SECONDS", seconds)
         lengths.clear()
         ConvVAE(**params).fit(many)
         assert lengths == expected
@@ -316,7 +317,7 @@ def test_who_stops_reads_no_further_ahead():
 
     stored = StoredImages(Images(), lambda rows: rows[..., None], (8, 8, 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skvae.storage._CHUNK_BYTES", 64)
+        patch.setattr("skvae.data.storage._CHUNK_BYTES", 64)
         with pytest.raises(CancelledError):
             stored.gather(np.arange(9), lambda: len(read) < 3)
     assert len(read) == 3
@@ -330,7 +331,7 @@ def test_training_tells_who_reads_ahead_that_it_is_over(monkeypatch):
         return np.zeros((len(rows), 8, 8, 1), np.uint8)
 
     monkeypatch.setattr(StoredImages, "gather", gather)
-    monkeypatch.setattr("skvae.shuffling._BLOCK_BYTES", 64 * 16)
+    monkeypatch.setattr("skvae.data.shuffling._BLOCK_BYTES", 64 * 16)
     stored = StoredImages(np.zeros((99, 8, 8), np.uint8), None, (8, 8, 1))
     rng = np.random.default_rng(0)
     blocks = shuffled_blocks(stored, range(99), 16, rng, lambda rows: rows)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skvae import layers, network
+from skvae import network
 from skvae.architecture import Architecture
-from skvae.draws import stream
-from skvae.initialization import initial_weights
+from skvae.network import layers
+from skvae.network.initializers import initial_weights
+from skvae.streams import stream
 
 SHAPES = [(1, 1, 1), (1, 7, 1), (7, 5, 3), (28, 28, 1), (9, 16, 2), (21, 10, 5)]
 

@@ -7,9 +7,9 @@ from helpers import gradient_step
 
 from skvae import network
 from skvae.architecture import Architecture
-from skvae.draws import stream
-from skvae.initialization import _convolution_fan_ins, initial_weights
-from skvae.trainer import GRADIENT_CLIP_NORM, leased_trainer
+from skvae.network.initializers import _convolution_fan_ins, initial_weights
+from skvae.streams import stream
+from skvae.training.trainer import GRADIENT_CLIP_NORM, leased_trainer
 
 GUIDE = Architecture((128, 128, 1), 4, 8, 4, 3, "sigmoid", "gaussian")
 ODD_SHAPES = [(1, 1, 1), (1, 7, 1), (7, 5, 3), (28, 28, 1), (9, 16, 2)]

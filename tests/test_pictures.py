@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skvae.pictures import read_pictures
+from skvae.data.pictures import read_pictures
 
 
 def write_pictures(folder, n_images=20):

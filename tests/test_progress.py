@@ -5,7 +5,9 @@ import re
 import pytest
 from helpers import TINY
 
-from skvae import ConvVAE, progress, training
+from skvae import ConvVAE
+from skvae.training import loop as training
+from skvae.training import report as progress
 
 
 @pytest.fixture(autouse=True)

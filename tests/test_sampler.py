@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 
 from skvae import ConvVAE
-from skvae.draws import Stream, stream
+from skvae.streams import Stream, stream
 
 SAMPLERS = [
     GaussianMixture(3),

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from skvae import ConvVAE
-from skvae.callbacks import HAS_CALLBACKS
+from skvae.training.callbacks import HAS_CALLBACKS
 
 PARAMETER_SETS = {
     "defaults": {},

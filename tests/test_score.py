@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from skvae import ConvVAE
 from skvae.architecture import Z_LOG_VAR_BOUNDS, Architecture
-from skvae.objective import (
+from skvae.network.objective import (
     MIN_NOISE_VARIANCE,
     kl_divergence,
     normaliser,

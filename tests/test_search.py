@@ -77,7 +77,7 @@ def test_search_traces_an_architecture_once():
 
 @pytest.mark.parametrize("filters", [[2] * 6, [2, 3, 4] * 2])
 def test_concurrent_fits_in_threads_equal_serial_ones(images, filters, monkeypatch):
-    from skvae import engine
+    from skvae.training import compiled as engine
 
     # Nothing is compiled yet: the threads build and trace, too.
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
@@ -104,9 +104,9 @@ def test_concurrent_fits_in_threads_equal_serial_ones(images, filters, monkeypat
 
 
 def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
-    from skvae import engine
     from skvae.architecture import Architecture
-    from skvae.trainer import leased_trainer
+    from skvae.training import compiled as engine
+    from skvae.training.trainer import leased_trainer
 
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
     monkeypatch.setattr(engine, "MAX_NETWORKS", 2)
@@ -124,9 +124,9 @@ def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
 
 
 def test_trainers_of_a_network_have_the_graph_of_its_gradient_in_common(monkeypatch):
-    from skvae import engine
     from skvae.architecture import Architecture
-    from skvae.trainer import leased_trainer
+    from skvae.training import compiled as engine
+    from skvae.training.trainer import leased_trainer
 
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
     architecture = Architecture((4, 4, 1), 2, 3, 1, 3, "sigmoid", "gaussian")
@@ -143,9 +143,9 @@ def test_trainers_of_a_network_have_the_graph_of_its_gradient_in_common(monkeypa
 
 
 def test_trainers_are_bounded_and_the_oldest_goes_first(monkeypatch):
-    from skvae import engine
     from skvae.architecture import Architecture
-    from skvae.trainer import leased_trainer
+    from skvae.training import compiled as engine
+    from skvae.training.trainer import leased_trainer
 
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
     a, b = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2))
@@ -168,8 +168,8 @@ def test_trainers_are_bounded_and_the_oldest_goes_first(monkeypatch):
 
 
 def test_compiled_networks_have_no_more_weights_than_a_bound(monkeypatch):
-    from skvae import engine
     from skvae.architecture import Architecture
+    from skvae.training import compiled as engine
 
     monkeypatch.setattr(engine, "_networks", type(engine._networks)())
     a, b, c = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2, 9))

@@ -17,12 +17,12 @@ from scipy.special import expit, logsumexp
 
 from skvae import ConvVAE
 from skvae.architecture import Architecture
-from skvae.draws import stream
-from skvae.initialization import initial_weights
+from skvae.network.initializers import initial_weights
 from skvae.serving import fitted
 from skvae.serving.fitted import FittedNetwork, fitted_network
 from skvae.serving.graphs import Graph
 from skvae.serving.scores import elbo_terms, log_likelihoods
+from skvae.streams import stream
 
 RANGE = (-1.0, 4.0)
 

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from skvae.shuffling import shuffled_blocks
+from skvae.data.shuffling import shuffled_blocks
 
 RUN, BLOCK = 4, 32
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
-    monkeypatch.setattr("skvae.storage._CHUNK_BYTES", RUN)
-    monkeypatch.setattr("skvae.shuffling._BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr("skvae.data.storage._CHUNK_BYTES", RUN)
+    monkeypatch.setattr("skvae.data.shuffling._BLOCK_BYTES", BLOCK)
 
 
 def all_rows(rows):

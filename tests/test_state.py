@@ -19,7 +19,7 @@ from sklearn.mixture import GaussianMixture
 
 from skvae import ConvVAE
 from skvae.architecture import DTYPE_POLICIES, LOSS_SCALE_VARIABLES, OPTIMIZERS
-from skvae.state import FORMAT, FORMAT_NAME
+from skvae.persistence.state import FORMAT, FORMAT_NAME
 
 DATA = Path(__file__).parent / "data"
 

@@ -10,7 +10,7 @@ import zarr
 from helpers import TINY, assert_same_fit
 
 from skvae import ConvVAE
-from skvae.storage import Selection, StoredImages
+from skvae.data.storage import Selection, StoredImages
 
 N_PIXELS = 64
 
@@ -65,8 +65,8 @@ STORAGES = [as_memory_map, as_view_of_memory_map, as_h5py, as_zarr]
 @pytest.fixture
 def small_parts(monkeypatch):
     """Runs of 4 images, and blocks of 16, of 64 bytes each."""
-    monkeypatch.setattr("skvae.storage._CHUNK_BYTES", 4 * N_PIXELS)
-    monkeypatch.setattr("skvae.shuffling._BLOCK_BYTES", 16 * N_PIXELS)
+    monkeypatch.setattr("skvae.data.storage._CHUNK_BYTES", 4 * N_PIXELS)
+    monkeypatch.setattr("skvae.data.shuffling._BLOCK_BYTES", 16 * N_PIXELS)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_training_reads_short_runs(bytes_):
 
 
 def test_an_index_array_reads_its_rows_in_its_order(bytes_, monkeypatch):
-    monkeypatch.setattr("skvae.storage._CHUNK_BYTES", 4 * N_PIXELS)
+    monkeypatch.setattr("skvae.data.storage._CHUNK_BYTES", 4 * N_PIXELS)
     stored = StoredImages(Slices(bytes_), lambda part: part[..., None], (8, 8, 1))
     rows = np.random.default_rng(0).permutation(70)[:40]
     np.testing.assert_array_equal(stored[rows][..., 0], bytes_[rows])

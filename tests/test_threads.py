@@ -52,7 +52,7 @@ def test_a_batch_is_cut_into_parts_that_fill_no_large_arrays_up_to_eight(
     monkeypatch, batch_size, n_parts
 ):
     """The last layers of 32 such images have 32 x 128 x 128 x 8 values: 2^24 bytes."""
-    from skvae import threads
+    from skvae.training import threads
 
     monkeypatch.setattr(threads, "_n_threads", lambda _: 0)
     architecture = Architecture((128, 128, 1), 4, 8, 4, 3, "sigmoid", "gaussian")

@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 from sklearn.utils.random import sample_without_replacement
 
+from skvae.data.storage import is_stored
+from skvae.data.validation import with_shape
 from skvae.displays.checks import check_estimator
 from skvae.displays.mosaic import (
     gap,
@@ -22,8 +24,6 @@ from skvae.displays.mosaic import (
     wrap,
 )
 from skvae.estimator import ConvVAE
-from skvae.images import with_shape
-from skvae.storage import is_stored
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

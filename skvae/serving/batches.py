@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skvae.cores import n_cores
-from skvae.storage import Selection, StoredImages, check_file
+from skvae.data.storage import Selection, StoredImages, check_file
 
 # What can be cut into batches.
 Rows = np.ndarray | StoredImages | Selection

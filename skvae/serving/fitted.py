@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from skvae.architecture import Architecture
-from skvae.images import to_network_units
-from skvae.read_only import is_read_only
+from skvae.data.read_only import is_read_only
+from skvae.data.value_range import to_network_units
 from skvae.serving.batches import Rows, in_batches
 from skvae.serving.graphs import Session, decoder_graph, encoder_graph
 from skvae.serving.row_draws import RowDraws, row_draws

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from skvae.draws import Stream, stream
 from skvae.serving.sums import sum_last_axis
+from skvae.streams import Stream, stream
 
 # How far a row's pixels carry its draws around the unit circle: rows that differ by a
 # hundredth of the value range in one pixel are ten turns apart, while float32

@@ -15,7 +15,7 @@ import math
 from typing import Any
 
 from skvae.architecture import Architecture
-from skvae.backend import keras
+from skvae.network.backend import keras
 
 ops = keras.ops
 

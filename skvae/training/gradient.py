@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from skvae import objective
-from skvae.backend import tf
-from skvae.engine import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
-from skvae.replicas import Replicas
+from skvae.network import objective
+from skvae.network.backend import tf
+from skvae.training.compiled import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
+from skvae.training.replicas import Replicas
 
 # The learned noise variance is a running mean of the batches' mean squared error, in
 # which the newest batch weighs at least this much: about the last 20 steps count.
@@ -25,7 +25,7 @@ def batch_gradient(
     """What `BatchGradient` computes, to be called in a trainer's graph.
 
     Without a strategy, the graph that all trainers of the network share; the caller
-    holds `engine.lock`.
+    holds `compiled.lock`.
     """
     gradient = BatchGradient(network, n_parts, replicas)
     # Replicas can only add up in the graph that their strategy runs, and a graph keeps

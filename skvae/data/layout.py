@@ -1,7 +1,6 @@
-"""Images as callers have them: layout, units and dtype. numpy alone.
+"""Layout of images: rows of pixels, grey images or images with channels.
 
-The network sees (n, H, W, C) in units where [0, 1] is the value range. Callers have
-rows of pixels, grey images or images with channels, in units and dtypes of their own.
+The network takes images of shape (n, H, W, C), whatever the layout of X.
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any
+from numbers import Integral
 
 import numpy as np
 
 from skvae.exceptions import warn_user
-from skvae.storage import StoredImages, chunk_length
 
 _LAYOUT_NAMES = {
     2: "rows of pixels (n, H*W*C)",
@@ -75,34 +72,6 @@ class ImageLayout:
     def to_images(self, rows: np.ndarray) -> np.ndarray:
         """(n, H*W*C) -> (n, H, W, C), a view."""
         return rows.reshape(len(rows), *self.image_shape)
-
-
-def with_shape(X: Any, name: str = "X") -> Any:
-    """X itself if it has a shape, else the array of its nested lists.
-
-    Raises
-    ------
-    ValueError
-        If they are ragged, if the shape is not known, or if values are masked.
-    """
-    if hasattr(X, "shape"):
-        if not isinstance(X.shape, tuple) or not all(
-            isinstance(length, Integral) for length in X.shape
-        ):
-            msg = (
-                f"{name} has the shape {X.shape!r}, expected a tuple of ints. A dask "
-                f"array's compute_chunk_sizes() finds them."
-            )
-            raise ValueError(msg)
-        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-            msg = f"{name} has masked values. Replace them: {name}.filled(value)."
-            raise ValueError(msg)
-        return X
-    try:
-        return np.asarray(X)
-    except ValueError as error:
-        msg = f"{name} is ragged: its rows have different shapes. Make them equal."
-        raise ValueError(msg) from error
 
 
 def caller_shapes(image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
@@ -195,98 +164,3 @@ def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
             f"input_shape=(1, {n_columns}) to confirm it.",
         )
     return 1, n_columns, 1
-
-
-def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
-    """Smallest and largest value of images (n, H, W, C), read in parts."""
-    length = chunk_length(images)
-    low, high = math.inf, -math.inf
-    for start in range(0, len(images), length):
-        part = images[start : start + length]
-        low, high = min(low, float(part.min())), max(high, float(part.max()))
-    return low, high
-
-
-def auto_value_range(images: np.ndarray | StoredImages) -> tuple[float, float]:
-    """The interval (low, high) that ``value_range="auto"`` stands for.
-
-    0-255 for uint8; 0-1 for bool and for floats that lie in it; else the data's own
-    minimum and maximum, and a unit above the minimum if they are equal.
-    """
-    if images.dtype == np.uint8:
-        return 0.0, 255.0
-    low, high = value_limits(images)
-    if images.dtype.kind in "bf" and low >= 0.0 and high <= 1.0:
-        return 0.0, 1.0
-    if low == high:
-        # Beyond 2**53 the next float64 is more than a unit away.
-        high = low + max(1.0, float(np.spacing(abs(low))))
-    return parse_value_range((low, high))
-
-
-def parse_value_range(value_range: Sequence[float]) -> tuple[float, float]:
-    """Low and high as floats.
-
-    Raises
-    ------
-    ValueError
-        If they are no interval, or one that float32, in which images come back,
-        cannot hold or resolve.
-    """
-    limits = np.finfo(np.float32)
-    if len(value_range) == 2 and all(isinstance(end, Real) for end in value_range):
-        try:
-            low, high = map(float, value_range)
-        except OverflowError:  # an int beyond float64
-            low = high = math.nan
-        width = high - low
-        is_resolved = width >= float(limits.tiny)
-        if is_resolved and max(-low, high, width) <= float(limits.max):
-            return low, high
-    msg = (
-        f"The value range must be (low, high) with low < high, both numbers that "
-        f"float32 can hold and tell apart, got {value_range!r}. Set another "
-        f"value_range, or scale the data."
-    )
-    raise ValueError(msg)
-
-
-def to_network_units(
-    images: np.ndarray, value_range: tuple[float, float], *, is_clipped: bool
-) -> np.ndarray:
-    """Bring images from the caller's units and dtype to the network's, float32.
-
-    Parameters
-    ----------
-    images : (n, H, W, C)
-    value_range : (low, high)
-        The interval of pixel values that becomes [0, 1].
-    is_clipped : bool
-        Whether values outside of it become 0 and 1.
-    """
-    low, high = value_range
-    images = to_graph_dtype(images)
-    # float64 is scaled before it is cast, so that small differences at a large offset
-    # survive.
-    working = np.float64 if images.dtype == np.float64 else np.float32
-    if (low, high) != (0.0, 1.0):
-        with np.errstate(over="ignore", invalid="ignore"):
-            images = np.subtract(images, low, dtype=working)
-            images /= working(high - low)
-    with np.errstate(over="ignore"):
-        images = np.ascontiguousarray(images, np.float32)
-    return np.clip(images, 0.0, 1.0) if is_clipped else images
-
-
-def to_graph_dtype(array: np.ndarray) -> np.ndarray:
-    """The same values as uint8, float32 or float64: graphs are traced for these three.
-
-    Only float64 can hold what 32-bit integers and wider types hold.
-    """
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind == "b" or array.dtype == np.uint8:
-        return array.view(np.uint8) if kind == "b" else array
-    if size <= 2 or (kind == "f" and size == 4):
-        return array.astype(np.float32, copy=False)
-    with np.errstate(over="ignore"):  # a longdouble that is refused as an infinity
-        return array.astype(np.float64, copy=False)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skvae import layers
 from skvae.architecture import Architecture
-from skvae.backend import keras
+from skvae.network import layers
+from skvae.network.backend import keras
 
 
 @keras.saving.register_keras_serializable(package="skvae")

@@ -8,12 +8,12 @@ images fit one block, or one run, that is a full shuffle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from skvae.interrupts import Call, UninterruptedThreads
-from skvae.storage import StoredImages, chunk_length, image_bytes
+from skvae.data.storage import StoredImages, chunk_length, image_bytes
 
 # Images that are shuffled together have about this many bytes; as many are read ahead.
 _BLOCK_BYTES = 2**26
@@ -24,54 +24,61 @@ def shuffled_blocks(
     rows: np.ndarray | range,
     batch_size: int,
     rng: np.random.Generator,
+    *,
     choose: Callable[[np.ndarray], np.ndarray],
-) -> Iterator[tuple[int, np.ndarray]]:
+    is_wanted: Callable[[], bool],
+) -> Generator[tuple[int, np.ndarray], None, None]:
     """Gather the images of an epoch in blocks, each while the one before is in use.
 
     Parameters
     ----------
-    images : (n, H, W, C)
-    rows : (n_rows,) of int, or range from 0
-        The images to use, in ascending order.
+    images : array-like of shape (n, H, W, C)
+    rows : ndarray of int of shape (n_rows,), or range from 0
+        Images to use, in ascending order.
     batch_size : int
-        The blocks, but for the last, have a multiple of so many images.
+        All blocks but the last have a multiple of so many images.
     rng : Generator
-        What the order depends on, besides `rows` and the images' size and dtype.
+        Determines the order, with `rows` and the size and dtype of the images.
     choose : callable
-        Gives those rows of a block that are read.
+        Returns the rows of a block to read.
+    is_wanted : callable
+        Returns whether to go on reading.
 
     Yields
     ------
     n_block : int
-        How many images the block has.
-    images : (n_chosen, H, W, C)
-        Those that were chosen of them.
+        Number of images in the block.
+    images : ndarray of shape (n_chosen, H, W, C)
+        The chosen images.
+
+    Raises
+    ------
+    CancelledError
+        If they are not wanted any more.
     """
     n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
     blocks = _blocks(rows, chunk_length(images), n_batches * batch_size, rng)
-    is_over = False
+    is_open = True
 
     def read(rows: np.ndarray) -> np.ndarray:
         if isinstance(images, StoredImages):
-            return images.gather(rows, lambda: not is_over)
+            return images.gather(rows, lambda: is_open and is_wanted())
         return images[rows]
 
-    def read_ahead(block: np.ndarray) -> tuple[int, Call[np.ndarray]]:
+    def read_ahead(block: np.ndarray) -> tuple[int, Future[np.ndarray]]:
         return len(block), reader.submit(read, choose(block))
 
-    reader = UninterruptedThreads(1)
-    try:
-        following = read_ahead(next(blocks))
-        for block in blocks:
+    with ThreadPoolExecutor(1) as reader:
+        try:
+            following = read_ahead(next(blocks))
+            for block in blocks:
+                n_block, reading = following
+                following = read_ahead(block)
+                yield n_block, reading.result()
             n_block, reading = following
-            following = read_ahead(block)
             yield n_block, reading.result()
-        n_block, reading = following
-        yield n_block, reading.result()
-    finally:
-        # Who stops early does not wait for what is being read, nor reads beside it.
-        is_over = True
-        reader.end()
+        finally:
+            is_open = False
 
 
 def _blocks(

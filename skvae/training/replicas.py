@@ -9,13 +9,16 @@ one process alone, and the strategies' own kinds of variables are not needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from skvae.backend import tf
-from skvae.storage import Selection
+from skvae.data.storage import Selection
+from skvae.network.backend import tf
+
+T = TypeVar("T")
 
 _STRATEGIES = (
     tf.distribute.MirroredStrategy,
@@ -55,6 +58,17 @@ def current_strategy() -> tf.distribute.Strategy:
         )
         raise RuntimeError(msg)
     return strategy
+
+
+def outside_scopes(function: Callable[..., T], *args: Any) -> T:
+    """Call a function outside of the strategy scopes that this thread is in.
+
+    Variables are no strategy's. Scopes are a thread's own, and cannot be left.
+    """
+    if not tf.distribute.has_strategy():
+        return function(*args)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result()
 
 
 class Replicas:

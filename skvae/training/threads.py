@@ -14,8 +14,8 @@ import os
 import joblib
 
 from skvae.architecture import Architecture
-from skvae.backend import tf
 from skvae.cores import n_worker_cores
+from skvae.network.backend import tf
 
 # Smaller parts of a batch, in pixels, cost more in overhead than they gain.
 _MIN_PART_PIXELS = 2**12

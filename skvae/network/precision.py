@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from skvae.architecture import Architecture
-from skvae.backend import tf
+from skvae.network.backend import tf
 
 
 def layer_policy(architecture: Architecture) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from skvae.architecture import convolution_links, same_padding
-from skvae.backend import keras, tf
+from skvae.network.backend import keras, tf
 
 # A convolution is a product with a matrix where that has at most so many entries.
 _MAX_MATRIX_SIZE = 2**16
@@ -121,18 +121,27 @@ def _spread(images: Any, size: tuple[int, int]) -> Any:
 
 @cache
 def _computes_with_onednn() -> bool:
-    """Whether TensorFlow computes convolutions with Intel's oneDNN in this process.
+    """Whether TensorFlow computes convolutions by oneDNN on this machine.
 
-    That depends on processor, system and TF_ENABLE_ONEDNN_OPTS, and only a private
-    function knows.
+    TensorFlow has no function that tells. It replaces the operations of a graph before
+    it runs it: this runs a convolution and looks which operations were run.
     """
-    try:
-        from tensorflow.python.util._pywrap_util_port import (  # noqa: PLC0415
-            IsMklEnabled,
-        )
-    except ImportError:  # It matters for speed alone.
-        return False
-    return bool(IsMklEnabled())
+    v1 = tf.compat.v1
+    run_metadata = v1.RunMetadata()
+    with tf.Graph().as_default():
+        images = v1.placeholder(tf.float32, (1, 4, 4, 1))
+        convolved = tf.nn.conv2d(images, tf.ones((3, 3, 1, 1)), 1, "SAME")
+        # Without a GPU, so that the session takes no memory there.
+        config = v1.ConfigProto(device_count={"GPU": 0})
+        with v1.Session(config=config) as session:
+            session.run(
+                convolved,
+                {images: np.ones((1, 4, 4, 1), np.float32)},
+                v1.RunOptions(output_partition_graphs=True),
+                run_metadata,
+            )
+    nodes = [node for graph in run_metadata.partition_graphs for node in graph.node]
+    return any("Mkl" in node.op for node in nodes)
 
 
 # The first layer: a convolution whose channels are the next pixels of a line.

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_array
 
-from skvae.draws import Stream, stream
 from skvae.exceptions import naming
+from skvae.streams import Stream, stream
 
 
 def fit_sampler(

@@ -8,9 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Self
 
-# One value an epoch under "loss", "reconstruction", "kl" and perhaps "val_loss".
-History = dict[str, list[float]]
-
 _BAR_WIDTH = 30
 
 

@@ -23,12 +23,13 @@ from skvae.architecture import (
     OPTIMIZERS,
     Architecture,
 )
-from skvae.draws import MAX_SEED
-from skvae.images import caller_shapes, parse_value_range
-from skvae.read_only import read_only
+from skvae.data.layout import caller_shapes
+from skvae.data.read_only import read_only
+from skvae.data.value_range import parse_value_range
+from skvae.streams import MAX_SEED
 
 # Raised with each change after which states of before need another treatment.
-FORMAT = 1
+FORMAT = 2
 FORMAT_NAME = "_skvae_format"
 
 # Attributes that a fit leaves, and those that not every fit leaves.
@@ -44,18 +45,22 @@ FITTED = frozenset(
         "_state_",
     }
 )
-OPTIONAL = frozenset({"noise_variance_", "feature_names_in_", "sampler_"})
+OPTIONAL = frozenset(
+    {"noise_variance_", "feature_names_in_", "sampler_", "compute_dtype_"}
+)
 
 _PRIVATE = frozenset(
     {
         "architecture",
         "caller_shape",
         "seed",
+        "n_steps",
         "optimizer",
         "optimizer_arrays",
         "noise_variance",
     }
 )
+_NEW_IN_FORMAT_2 = frozenset({"n_steps"})
 _LOSSES = frozenset({"loss", "reconstruction", "kl"})
 
 _CHOICES = {
@@ -91,7 +96,7 @@ def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
         cannot.
     """
     _dict("state", state)
-    _check_format(state.get(FORMAT_NAME))
+    number = _checked_format(state.get(FORMAT_NAME))
     state = {
         name: value
         for name, value in state.items()
@@ -106,9 +111,23 @@ def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
         is_method = callable(getattr(cls, name, None)) and callable(value)
         if hasattr(cls, name) and not is_method:
             _refuse(name, value, "what the class has")
-    if is_fitted(state):
-        _check_fitted(state)
+    if _is_fitted(state):
+        _check_fitted(state, _PRIVATE - _NEW_IN_FORMAT_2 if number == 1 else _PRIVATE)
+        if number == 1:
+            state = _from_format_1(state)
         state = with_read_only_arrays(state)
+    return state
+
+
+def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Fitted attributes in today's format."""
+    private = state["_state_"]
+    # The first of the optimizer's own variables counts its steps.
+    n_variables = len(OPTIMIZERS[private["optimizer"]])
+    n_steps = int(private["optimizer_arrays"][-n_variables])
+    state = {**state, "_state_": {**private, "n_steps": n_steps}}
+    if private["architecture"]["dtype_policy"] == "float32":
+        state["compute_dtype_"] = "float32"
     return state
 
 
@@ -127,12 +146,12 @@ def with_read_only_arrays(fitted: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_fitted(state: dict[str, Any]) -> bool:
+def _is_fitted(state: dict[str, Any]) -> bool:
     """Whether a state claims to be that of a fitted estimator."""
     return "weights_" in state or "_state_" in state
 
 
-def _check_format(number: Any) -> None:
+def _checked_format(number: Any) -> int:
     if number is None:
         msg = (
             f"This ConvVAE cannot be loaded: {FORMAT_NAME} is missing. It was saved "
@@ -147,12 +166,13 @@ def _check_format(number: Any) -> None:
             f"newer skvae to load it."
         )
         raise ValueError(msg)
+    return int(number)
 
 
-def _check_fitted(state: dict[str, Any]) -> None:
+def _check_fitted(state: dict[str, Any], private_names: Set[str]) -> None:
     for name in sorted(FITTED - state.keys()):
         _fail(name, "missing", "what fit leaves")
-    private = _dict_of("_state_", state["_state_"], _PRIVATE)
+    private = _dict_of("_state_", state["_state_"], private_names)
     weights = _dict("weights_", state["weights_"])
     architecture = _architecture(private["architecture"], len(weights))
     _check_weights(weights, architecture)
@@ -196,6 +216,9 @@ def _check_training(private: dict[str, Any], architecture: Architecture) -> None
     """See that training could go on."""
     if type(private["seed"]) is not int or not 0 <= private["seed"] <= MAX_SEED:
         _refuse("_state_['seed']", private["seed"], f"an int from 0 to {MAX_SEED}")
+    n_steps = private.get("n_steps", 0)
+    if type(n_steps) is not int or n_steps < 0:
+        _refuse("_state_['n_steps']", n_steps, "an int that is not negative")
     _check_positive("_state_['noise_variance']", private["noise_variance"])
     optimizer = private["optimizer"]
     _check_choice("_state_['optimizer']", optimizer, OPTIMIZERS)
@@ -270,6 +293,9 @@ def _check_optional(state: dict[str, Any], architecture: Architecture) -> None:
             _refuse("feature_names_in_", names, f"{architecture.n_pixels} names")
         if not all(type(name) is str for name in names):
             _refuse("feature_names_in_", names, "an array of strings")
+    if "compute_dtype_" in state:
+        dtypes = ("float32", "bfloat16", "float16")
+        _check_choice("compute_dtype_", state["compute_dtype_"], dtypes)
     sampler = state.get("sampler_")
     if sampler is not None and (
         isinstance(sampler, type) or not hasattr(sampler, "sample")

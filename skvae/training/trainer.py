@@ -1,8 +1,4 @@
-"""Training: the variables of a network, and the graph that takes steps with them.
-
-Training needs variables, because a Keras optimizer cannot run without them on
-TensorFlow. They live in a `Trainer`, which a fit leases, fills and hands back.
-"""
+"""Optimizer steps: the variables of training and the graph that updates them."""
 
 from __future__ import annotations
 
@@ -13,21 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from skvae import engine, objective, threads
 from skvae.architecture import Architecture
-from skvae.backend import keras, tf
-from skvae.engine import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
-from skvae.forks import check_not_forked
-from skvae.gradient import batch_gradient
-from skvae.interrupts import UninterruptedThreads
-from skvae.replicas import Replicas, current_strategy
+from skvae.network import objective
+from skvae.network.backend import keras, tf
+from skvae.training.compiled import (
+    INTEGER,
+    SCALAR,
+    SCALAR32,
+    GraphFunction,
+    Network,
+    leased,
+)
+from skvae.training.gradient import batch_gradient
+from skvae.training.replicas import Replicas
+from skvae.training.threads import n_parts
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
 GRADIENT_CLIP_NORM = 10.0
 
-# What float16's loss is multiplied by at first, so that gradients stay in its range.
-# Keras's own 2^15 is for losses that are means over pixels: the first steps of sums
-# would overflow, and be left out.
+# Initial loss scale of float16, which keeps gradients within its range. Keras's default
+# of 2^15 is for losses that are means over pixels; with sums the first steps would
+# overflow and be skipped.
 FLOAT16_LOSS_SCALE = 1.0
 
 
@@ -36,12 +38,15 @@ def _is_number(variable: Any) -> bool:
 
 
 class Trainer:
-    """Variables, optimizer and training graph of one network, for one fit at a time."""
+    """Variables, optimizer and training graph of one network, for one fit at a time.
+
+    Keras optimizers need variables on TensorFlow. A fit loads them, trains, and copies
+    them out.
+    """
 
     def __init__(
         self, network: Network, optimizer: str, n_parts: int, strategy: Any
     ) -> None:
-        self.kind = (optimizer, n_parts, strategy)
         architecture = network.architecture
         self._network = network
         self.replicas = Replicas(strategy)
@@ -68,8 +73,8 @@ class Trainer:
                 self._optimizer, initial_scale=FLOAT16_LOSS_SCALE
             )
         self._optimizer.build([self._weights])
-        # In Keras's order: their names depend on the host's name scopes. Versions put
-        # nadam's one number before or after the rest.
+        # In Keras's order, as their names depend on the host's name scopes. Versions of
+        # Keras put nadam's number before or after the others.
         self._optimizer_variables = list(self._optimizer.variables)
         if optimizer == "nadam":
             self._optimizer_variables.sort(key=_is_number)
@@ -88,6 +93,11 @@ class Trainer:
             tf.TensorSpec((3,), tf.float64),  # sums
         )
 
+    @property
+    def compute_dtype(self) -> str:
+        """Dtype that layers compute in."""
+        return keras.DTypePolicy(self._network.policy).compute_dtype
+
     def load(
         self,
         weights: np.ndarray,
@@ -95,7 +105,7 @@ class Trainer:
         optimizer_arrays: list[np.ndarray],
         learning_rate: float,
     ) -> None:
-        """Set all variables; no optimizer arrays stand for those of a new one."""
+        """Set all variables; without optimizer arrays to those of a new optimizer."""
         self._weights.assign(weights)
         self._noise_variance.assign(noise_variance)
         arrays = optimizer_arrays or self._new_optimizer
@@ -103,9 +113,10 @@ class Trainer:
             variable.assign(array)
         self._learning_rate.assign(learning_rate)
 
-    def state(self) -> tuple[np.ndarray, float, list[np.ndarray]]:
-        """Copy weights, noise variance and the optimizer's variables."""
+    def state(self) -> tuple[int, np.ndarray, float, list[np.ndarray]]:
+        """Copy number of steps, weights, noise variance and optimizer variables."""
         return (
+            int(self._optimizer.iterations),
             self._weights.numpy().copy(),
             float(self._noise_variance),
             self._optimizer_arrays(),
@@ -130,26 +141,26 @@ class Trainer:
         Parameters
         ----------
         images : (n, H, W, C)
-            In the caller's units: those of each batch that are for this process.
+            In the caller's units: the part of each batch that this process trains on.
         low, span : float
             The interval [low, low + span] that the network sees as [0, 1].
         kl_weight : float
             Weight of the KL in the loss.
         free_bits : float
-            Nats of a latent dimension's KL that cost nothing.
+            Nats of the KL of each latent dimension that are not penalised.
         batch_size : int
             Images a step; the last batch may be shorter.
         noise_seed, first_step : int
             Step i of the call draws its noise from noise_seed and first_step + i.
         n_images : int
-            How many images there are, with those of other processes.
+            Number of images, including those of other processes.
         sums : (3,)
             Loss, reconstruction term and KL of the images before these, summed.
 
         Returns
         -------
         (3,)
-            The sums with these images, each batch's terms as they were before its step.
+            The sums including these images, with terms as before each batch's step.
         """
         with self.replicas.lost_worker_named():
             return self._steps(
@@ -213,9 +224,10 @@ class Trainer:
         kl_weight: Any,
         free_bits: Any,
     ) -> Any:
-        """One step: the summed [loss, reconstruction, KL] of a batch of n_batch images.
+        """Take one step; return [loss, reconstruction, KL] summed over the batch.
 
-        Of these `batch` (b, H, W, C) are here, from first_row on.
+        The batch has n_batch images, of which `batch` (b, H, W, C) are in this process,
+        from first_row on.
         """
         architecture = self._network.architecture
         arguments = (
@@ -242,44 +254,20 @@ class Trainer:
 
 @contextmanager
 def leased_trainer(
-    architecture: Architecture, optimizer: str, batch_size: int
+    architecture: Architecture, optimizer: str, batch_size: int, strategy: Any
 ) -> Iterator[Trainer]:
-    """A trainer of that architecture and optimizer, for the caller alone.
+    """Lease a trainer of that architecture and optimizer.
 
-    The batch size says into how many parts the trainer splits a batch.
-
-    In the scope of a distribution strategy it shares the work among its replicas.
-
-    Raises
-    ------
-    RuntimeError
-        In the scope of a strategy that is not supported, or in a process that
-        TensorFlow cannot work in: see `forks`.
+    Parameters
+    ----------
+    architecture : Architecture
+    optimizer : str
+    batch_size : int
+        Determines into how many parts the trainer splits a batch.
+    strategy : tf.distribute.Strategy
+        Shares the work among its replicas.
     """
-    check_not_forked()
-    strategy = current_strategy()
-    with engine.lock, UninterruptedThreads(1) as thread:
-        network = engine.shared_network(architecture)
-        n_rows = math.ceil(batch_size / strategy.num_replicas_in_sync)
-        n_parts = thread.submit(threads.n_parts, architecture, n_rows).result()
-        kind = (optimizer, n_parts, strategy)
-        idle = network.idle_trainers
-        if not any(trainer.kind == kind for trainer in idle):
-            # Its variables are no strategy's: the thread is outside of all scopes.
-            idle.append(thread.submit(Trainer, network, *kind).result())
-        trainer = next(each for each in reversed(idle) if each.kind == kind)
-        idle.remove(trainer)
-        network.leased_trainers.add(trainer)
-    is_at_rest = True
-    try:
+    n_rows = math.ceil(batch_size / strategy.num_replicas_in_sync)
+    kind = (optimizer, n_parts(architecture, n_rows), strategy)
+    with leased(architecture, kind, lambda network: Trainer(network, *kind)) as trainer:
         yield trainer
-    except BaseException as error:
-        # After Ctrl-C a call may still be under way in it.
-        is_at_rest = isinstance(error, Exception)
-        raise
-    finally:
-        with engine.lock:
-            network.leased_trainers.discard(trainer)
-            if is_at_rest:
-                idle.append(trainer)
-            engine.keep_to_bounds()

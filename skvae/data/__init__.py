@@ -1,0 +1,1 @@
+"""Images as arrays: layout, value range, validation, out-of-core storage, shuffling."""

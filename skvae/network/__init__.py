@@ -1,0 +1,9 @@
+"""What is learned: Keras models, layers, initializers and the objective.
+
+Importing this package registers the layers that `keras.saving.load_model` needs for
+models from `ConvVAE.to_keras`. It imports Keras and TensorFlow.
+"""
+
+from skvae.network.models import KerasModels, Sampling, build_decoder, build_encoder
+
+__all__ = ["KerasModels", "Sampling", "build_decoder", "build_encoder"]

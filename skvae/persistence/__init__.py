@@ -1,0 +1,1 @@
+"""State of saved estimators: its format and its validation."""

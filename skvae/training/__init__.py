@@ -1,0 +1,1 @@
+"""Fitting: compiled networks, the training loop, early stopping, callbacks."""

@@ -1,0 +1,95 @@
+"""Early stopping: the validation loss, the best epoch and when to stop."""
+
+from __future__ import annotations
+
+import math
+
+from skvae.architecture import Architecture
+from skvae.network.objective import MIN_NOISE_VARIANCE
+from skvae.serving.batches import Rows
+from skvae.serving.densities import log_span, normaliser
+from skvae.serving.fitted import FittedNetwork
+from skvae.serving.row_draws import row_draws
+from skvae.serving.scores import elbo_terms
+from skvae.training.divergence import check_loss, overflow_as_divergence
+from skvae.training.plan import Settings, TrainingData, TrainingState
+from skvae.training.replicas import Replicas
+
+
+class EarlyStopping:
+    """Validation loss after each epoch, and the state with the lowest.
+
+    The loss is the negative evidence lower bound (beta=1) of the validation images,
+    with one draw per image, the same in each epoch. A learned noise variance is
+    replaced by the one that fits these images best: the training images' own is too
+    small for others, charges overfitting twice and stops too soon. During the KL
+    warm-up the newest epoch is the best: the loss would prefer one with less weight on
+    the KL than `beta`.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        settings: Settings,
+        data: TrainingData,
+        images: Rows,
+        start: TrainingState,
+        replicas: Replicas,
+    ) -> None:
+        self._architecture = architecture
+        self._settings = settings
+        self._data = data
+        self._images = images
+        self._replicas = replicas
+        self._draws = row_draws(
+            start.seed, 1, architecture.n_pixels, architecture.latent_dim
+        )
+        self._n_epochs_without_gain = 0
+        # Neither a new network nor one in its warm-up is a candidate, whatever its
+        # loss.
+        self.best: TrainingState | None = None
+        self.noise_variance = start.noise_variance
+        self._best_loss = math.inf
+        if start.n_epochs > settings.kl_warmup_epochs:
+            self.best = start
+            self._best_loss, self.noise_variance = self._loss(start)
+
+    def update(self, state: TrainingState) -> float:
+        """Take the state after another epoch into account; return its loss."""
+        loss, noise_variance = self._loss(state)
+        check_loss(loss, state.n_epochs - 1)
+        is_warming_up = state.n_epochs <= self._settings.kl_warmup_epochs
+        if is_warming_up or loss < self._best_loss - self._settings.tol:
+            self._n_epochs_without_gain = 0
+        else:
+            self._n_epochs_without_gain += 1
+        if loss < self._best_loss:
+            self.best, self.noise_variance = state, noise_variance
+            self._best_loss = math.inf if is_warming_up else loss
+        return loss
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `n_iter_no_change` epochs did not meet the `tol` improvement."""
+        return self._n_epochs_without_gain >= self._settings.n_iter_no_change
+
+    def _loss(self, state: TrainingState) -> tuple[float, float]:
+        """Validation loss and its noise variance, in the network's units."""
+        network = FittedNetwork(
+            self._architecture,
+            self._architecture.unpack(state.weights),
+            self._data.value_range,
+            state.seed,
+        )
+        with overflow_as_divergence():
+            errors, kl = self._replicas.shared(
+                lambda images: elbo_terms(network, images, self._draws), self._images
+            )
+        noise_variance = state.noise_variance
+        if self._architecture.likelihood == "gaussian":
+            mean_square = float(errors.mean()) / self._architecture.n_pixels
+            noise_variance = max(mean_square, MIN_NOISE_VARIANCE)
+        reconstruction = errors.mean() / (2.0 * noise_variance)
+        reconstruction += normaliser(self._architecture, noise_variance)
+        span = log_span(self._architecture, self._data.value_range)
+        return float(reconstruction + kl.mean()) + span, noise_variance

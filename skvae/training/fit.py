@@ -1,0 +1,118 @@
+"""Fit: train a network and describe what it has come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from skvae.data.storage import Selection
+from skvae.training.callbacks import FitTasks
+from skvae.training.interruption import Interruption
+from skvae.training.loop import Training, new_state
+from skvae.training.plan import Plan, TrainingState
+from skvae.training.processes import check_process
+from skvae.training.replicas import current_strategy, outside_scopes
+from skvae.training.report import Report
+from skvae.training.result import fitted_attributes
+from skvae.training.threads import limit_worker
+from skvae.training.trainer import leased_trainer
+
+# Images that the workers of a strategy compare.
+_N_COMPARED = 64
+
+
+def fit(
+    plan: Plan, tasks: FitTasks, verbose: int, interruption: Interruption
+) -> dict[str, Any]:
+    """Train a network.
+
+    Parameters
+    ----------
+    plan : Plan
+    tasks : FitTasks
+        Calls the callbacks.
+    verbose : int
+    interruption : Interruption
+        Requested, it stops training. It is requested afterwards if it was in another
+        worker of a strategy.
+
+    Returns
+    -------
+    fitted : dict of str to object
+        Fitted attributes by their names.
+
+    Raises
+    ------
+    ValueError
+        If training diverges.
+    KeyboardInterrupt
+        If training is interrupted before the first step.
+    RuntimeError
+        If TensorFlow cannot run in this process, or if the strategy in scope is not
+        supported.
+    """
+    limit_worker()
+    check_process()
+    strategy = current_strategy()
+    return outside_scopes(_fit, plan, strategy, tasks, verbose, interruption)
+
+
+def _fit(
+    plan: Plan,
+    strategy: Any,
+    tasks: FitTasks,
+    verbose: int,
+    interruption: Interruption,
+) -> dict[str, Any]:
+    settings = plan.settings
+    start = plan.start or new_state(plan.architecture, plan.seed)
+    with leased_trainer(
+        plan.architecture, settings.optimizer, settings.batch_size, strategy
+    ) as trainer:
+        trainer.load(
+            start.weights,
+            start.noise_variance,
+            start.optimizer_arrays,
+            settings.learning_rate,
+        )
+        replicas = trainer.replicas
+        if replicas.n_processes > 1:
+            replicas.check_same(_digest(plan, start))
+        with (
+            replicas.failing_together(),
+            Report(verbose, settings.epochs, start.n_epochs) as report,
+        ):
+            training = Training(plan, start, trainer, tasks, report, interruption)
+            outcome = training.run()
+            interruption.is_requested = replicas.any(interruption.is_requested)
+        fitted = fitted_attributes(
+            plan, outcome, trainer, interruption, is_brief=interruption.is_requested
+        )
+    tasks.end(fitted)
+    return fitted
+
+
+def _digest(plan: Plan, start: TrainingState) -> int:
+    """Number below 2^32 that differs between fits of other data or parameters."""
+    digest = sha256()
+    for part in _facts(plan, start):
+        is_array = isinstance(part, np.ndarray)
+        digest.update(part.tobytes() if is_array else repr(part).encode())
+    return int.from_bytes(digest.digest()[:4])
+
+
+def _facts(plan: Plan, start: TrainingState) -> Iterator[Any]:
+    """Numbers and arrays that are to be the same for all workers of a strategy."""
+    data = plan.data
+    yield plan.architecture, plan.settings, data.value_range
+    yield start.seed, start.n_epochs, start.noise_variance
+    yield start.weights
+    yield from start.optimizer_arrays
+    for images in (Selection(data.images, data.rows), data.validation_images):
+        if images is not None:
+            n_images = len(images)
+            yield n_images
+            yield images[np.linspace(0, n_images - 1, _N_COMPARED).astype(np.int64)]

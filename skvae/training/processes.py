@@ -1,0 +1,62 @@
+"""Processes forked after TensorFlow has started, in which it waits forever.
+
+A forked process has none of its parent's threads, and TensorFlow needs its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def check_process() -> None:
+    """Check that TensorFlow can run in this process.
+
+    Raises
+    ------
+    RuntimeError
+        If the process was forked after TensorFlow had started.
+    """
+    global _process  # noqa: PLW0603
+    if os.getpid() == _process:
+        return
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and _has_started(tensorflow):
+        msg = (
+            "Cannot train in a process that was forked after TensorFlow had started. "
+            "Start processes by joblib's default backend (loky) or by "
+            "multiprocessing.get_context('spawn'), or fork before the first fit. "
+            "Fitted estimators can be used in any process."
+        )
+        raise RuntimeError(msg)
+    _process = os.getpid()
+
+
+def _has_started(tensorflow: Any) -> bool:
+    """Whether TensorFlow has started: then it refuses another number of threads."""
+    threading = tensorflow.config.threading
+    n_threads = threading.get_inter_op_parallelism_threads()
+    try:
+        threading.set_inter_op_parallelism_threads(n_threads + 1)
+    except RuntimeError:
+        return True
+    threading.set_inter_op_parallelism_threads(n_threads)
+    return False
+
+
+def _is_forked_after_start() -> bool:
+    """Whether TensorFlow has started, but has no threads in this process."""
+    threads = Path("/proc/self/task")
+    return (
+        "tensorflow" in sys.modules
+        and threads.is_dir()
+        and len(list(threads.iterdir())) == 1
+        and _has_started(sys.modules["tensorflow"])
+    )
+
+
+# The process in which TensorFlow may have started and can run: this one, unless skvae
+# is imported after a fork.
+_process = None if _is_forked_after_start() else os.getpid()
