@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from skvae.callbacks import HAS_CALLBACKS
+from skvae.training.callbacks import HAS_CALLBACKS
 
 
 @pytest.fixture(autouse=True)

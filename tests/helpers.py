@@ -35,10 +35,10 @@ class Hooks:
 @contextmanager
 def counted_traces():
     """Count how often a network is built, and how often its gradient is traced."""
-    from skvae.training import compiled as engine
+    from skvae.training.compiled import Network
 
     counts = {"built": 0, "traced": 0}
-    build, split = engine.Network.__init__, engine.Network.split
+    build, split = Network.__init__, Network.split
 
     def counting_build(self, architecture):
         counts["built"] += 1
@@ -49,16 +49,22 @@ def counted_traces():
         return split(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.Network, "__init__", counting_build)
-        patch.setattr(engine.Network, "split", counting_split)
+        patch.setattr(Network, "__init__", counting_build)
+        patch.setattr(Network, "split", counting_split)
         yield counts
+
+
+def leased(architecture, optimizer="sgd", batch_size=16):
+    """Lease a trainer, as a fit does."""
+    from skvae.training.replicas import current_strategy
+    from skvae.training.trainer import leased_trainer
+
+    return leased_trainer(architecture, optimizer, batch_size, current_strategy())
 
 
 def gradient_step(architecture, weights, images, learning_rate):
     """Weights (n_weights,) after one step of plain gradient descent on a batch."""
-    from skvae.training.trainer import leased_trainer
-
-    with leased_trainer(architecture, "sgd", len(images)) as trainer:
+    with leased(architecture, "sgd", len(images)) as trainer:
         trainer.load(weights, 0.5, [], learning_rate)
         trainer.train_steps(
             images,
@@ -72,7 +78,7 @@ def gradient_step(architecture, weights, images, learning_rate):
             n_images=len(images),
             sums=np.zeros(3),
         )
-        return trainer.state()[0]
+        return trainer.state()[1]
 
 
 def assert_same_fit(first, second):

@@ -11,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skvae import Checkpoint, ConvVAE
-from skvae.training import loop as training
 
 pytestmark = pytest.mark.callbacks
 
@@ -79,18 +78,19 @@ def test_every_few_epochs(images, path, every, epoch):
     assert cut_fit(vae, images, path, 5, every).n_iter_ == epoch
 
 
-def test_nothing_is_worked_out_for_epochs_that_are_not_due(images, path, monkeypatch):
-    calls = []
-    posterior = training.posterior
+class CountedMixture(GaussianMixture):
+    n_fits = 0
 
-    def counted(*args, **kwargs):
-        calls.append(args)
-        return posterior(*args, **kwargs)
+    def fit(self, X, y=None):
+        CountedMixture.n_fits += 1
+        return super().fit(X, y)
 
-    monkeypatch.setattr(training, "posterior", counted)
-    vae = ConvVAE(**{**TINY, "epochs": 9}).set_callbacks(Checkpoint(path, every=4))
-    vae.fit(images)
-    assert len(calls) == 2 + 1
+
+def test_nothing_is_computed_for_epochs_that_are_not_due(images, path, monkeypatch):
+    monkeypatch.setattr(CountedMixture, "n_fits", 0)
+    vae = ConvVAE(**{**TINY, "epochs": 9}, sampler=CountedMixture(1))
+    vae.set_callbacks(Checkpoint(path, every=4)).fit(images)
+    assert CountedMixture.n_fits == 2 + 1
 
 
 def test_large_images_have_samplers_too(path):
@@ -98,7 +98,7 @@ def test_large_images_have_samplers_too(path):
     images = np.random.default_rng(0).random((60, 64, 64))
     vae = ConvVAE(**{**TINY, "epochs": 1}, sampler=GaussianMixture(20))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skvae.training.loop._CALL_PIXELS", 64 * 64)
+        patch.setattr("skvae.training.result._PART_PIXELS", 64 * 64)
         vae.set_callbacks(Checkpoint(path)).fit(images)
     assert joblib.load(path).sample(2).shape == (2, 64, 64)
 
@@ -124,8 +124,8 @@ def test_a_path_means_the_same_file_throughout(images, tmp_path, monkeypatch):
 
 def test_the_end_of_a_fit_is_kept_too(images, path, monkeypatch):
     # Some images describe the latents until the fit has ended.
-    monkeypatch.setattr("skvae.training.loop._CALL_PIXELS", 1)
-    monkeypatch.setattr("skvae.training.loop._MIN_RUN", 1)
+    monkeypatch.setattr("skvae.training.result._PART_PIXELS", 1)
+    monkeypatch.setattr("skvae.training.result._MIN_RUN", 1)
     vae = ConvVAE(**TINY).set_callbacks(Checkpoint(path, every=2)).fit(images)
     assert_same_fit(joblib.load(path), vae)
     assert_same_fit(vae, ConvVAE(**TINY).fit(images))

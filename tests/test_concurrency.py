@@ -82,7 +82,7 @@ def test_a_fit_at_the_same_time_changes_no_call_that_is_under_way(images):
             for i in range(20):
                 vae.set_params(**kinds[i % 2]).fit(images)
                 for j in range(1000):  # what a fit ends with
-                    vae._take_over(fitted[j % 2])
+                    vae._take(fitted[j % 2])
         finally:
             is_over = True
         found = [scores for each in scoring for scores in each.result(timeout=60)]

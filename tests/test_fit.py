@@ -6,9 +6,9 @@ from helpers import TINY, assert_same_fit, counted_traces
 from sklearn.datasets import load_digits
 
 from skvae import ConvVAE
-from skvae.data.layout import to_graph_dtype
+from skvae.data.value_range import to_graph_dtype
 from skvae.streams import Stream, stream
-from skvae.training.loop import _Run
+from skvae.training.loop import Training
 from skvae.training.trainer import Trainer
 
 
@@ -122,7 +122,7 @@ def test_every_row_is_used_in_every_epoch_the_short_last_batch_too(images, monke
         return train_steps(self, block, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "train_steps", spy)
-    monkeypatch.setattr(_Run, "_whole_batches", lambda *_: 2)
+    monkeypatch.setattr(Training, "_whole_batches", lambda *_: 2)
     ConvVAE(**TINY).fit(images)
     assert [len(block) for block in seen] == [32, 32, 6] * 3
     rows = images.reshape(len(images), -1)
@@ -137,15 +137,14 @@ def test_every_row_is_used_in_every_epoch_the_short_last_batch_too(images, monke
 def test_the_short_last_batch_takes_a_step(images):
     """70 rows in batches of 16 are 5 steps an epoch."""
     vae = ConvVAE(**TINY).fit(images)
-    iteration, *_ = vae._state_["optimizer_arrays"]
-    assert iteration == 5 * 3
+    assert vae._state_["n_steps"] == 5 * 3
 
 
 def test_graph_calls_do_not_change_the_bits(images, monkeypatch):
     """How many there are is a matter of time."""
-    monkeypatch.setattr(_Run, "_whole_batches", lambda *_: 9)
+    monkeypatch.setattr(Training, "_whole_batches", lambda *_: 9)
     whole = ConvVAE(**TINY).fit(images)
-    monkeypatch.setattr(_Run, "_whole_batches", lambda *_: 2)
+    monkeypatch.setattr(Training, "_whole_batches", lambda *_: 2)
     assert_same_fit(whole, ConvVAE(**TINY).fit(images))
 
 
@@ -315,12 +314,10 @@ def test_one_variable_for_all_weights_steps_like_kerass_optimizer_on_each(images
     import keras
     import tensorflow as tf
 
-    from skvae import network
-
     parameters = {**TINY, "filters": 4, "likelihood": "mse", "batch_size": 70}
     vae = ConvVAE(**parameters)
     start = ConvVAE(**{**parameters, "learning_rate": 1e-30}).partial_fit(images)
-    models = network.build_models(start._architecture(), start.weights_, seed=0)
+    models = start.to_keras()
     optimizer = keras.optimizers.Adam(1e-3)
     for epoch in range(3):
         order = stream(0, Stream.PERMUTATION, epoch).permutation(70)

@@ -1,11 +1,12 @@
 """Model selection: the same scores whatever runs it, and a best estimator to keep."""
 
 import json
+from collections import OrderedDict
 
 import joblib
 import numpy as np
 import pytest
-from helpers import TINY, assert_same_fit, counted_traces, gradient_step
+from helpers import TINY, assert_same_fit, counted_traces
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -77,10 +78,8 @@ def test_search_traces_an_architecture_once():
 
 @pytest.mark.parametrize("filters", [[2] * 6, [2, 3, 4] * 2])
 def test_concurrent_fits_in_threads_equal_serial_ones(images, filters, monkeypatch):
-    from skvae.training import compiled as engine
-
     # Nothing is compiled yet: the threads build and trace, too.
-    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
+    monkeypatch.setattr("skvae.training.compiled._networks", OrderedDict())
     vaes = [
         ConvVAE(**{**TINY, "filters": f, "random_state": i})
         for i, f in enumerate(filters)
@@ -101,81 +100,3 @@ def test_concurrent_fits_in_threads_equal_serial_ones(images, filters, monkeypat
     for (first, scores), (second, other_scores) in zip(serial, threaded, strict=True):
         assert_same_fit(first, second)
         np.testing.assert_array_equal(scores, other_scores)
-
-
-def test_compiled_networks_are_bounded_and_the_oldest_goes_first(monkeypatch):
-    from skvae.architecture import Architecture
-    from skvae.training import compiled as engine
-    from skvae.training.trainer import leased_trainer
-
-    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
-    monkeypatch.setattr(engine, "MAX_NETWORKS", 2)
-    a, b, c = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2, 3))
-    with leased_trainer(a, "sgd", 16):
-        for architecture in (b, c):
-            engine.shared_network(architecture)
-        # Leased networks stay, so the oldest other one went.
-        assert list(engine._networks) == [a, c]
-    engine.shared_network(b)
-    assert list(engine._networks) == [c, b]
-    # With as many leased as are kept, one more is still there to use.
-    with leased_trainer(b, "sgd", 16), leased_trainer(c, "sgd", 16):
-        assert engine.shared_network(a).architecture == a
-
-
-def test_trainers_of_a_network_have_the_graph_of_its_gradient_in_common(monkeypatch):
-    from skvae.architecture import Architecture
-    from skvae.training import compiled as engine
-    from skvae.training.trainer import leased_trainer
-
-    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
-    architecture = Architecture((4, 4, 1), 2, 3, 1, 3, "sigmoid", "gaussian")
-    rng = np.random.default_rng(0)
-    weights = rng.normal(size=architecture.n_weights).astype(np.float32)
-    step = architecture, weights, rng.random((5, 4, 4, 1)), 0.1
-    with counted_traces() as counts:
-        stepped = gradient_step(*step)
-        with leased_trainer(architecture, "sgd", 5):
-            stepped_by_another = gradient_step(*step)
-    assert len(engine.shared_network(architecture).idle_trainers) == 2
-    assert counts == {"built": 1, "traced": 1}
-    np.testing.assert_array_equal(stepped_by_another, stepped)
-
-
-def test_trainers_are_bounded_and_the_oldest_goes_first(monkeypatch):
-    from skvae.architecture import Architecture
-    from skvae.training import compiled as engine
-    from skvae.training.trainer import leased_trainer
-
-    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
-    a, b = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2))
-    monkeypatch.setattr(engine, "MAX_NETWORKS", 3)
-    for optimizer in ("sgd", "adam", "lion", "rmsprop"):
-        with leased_trainer(a, optimizer, 16):
-            pass
-    network = engine.shared_network(a)
-    assert [t.kind[0] for t in network.idle_trainers] == ["adam", "lion", "rmsprop"]
-    # One that is used comes last; those at work are not dropped, and count.
-    with leased_trainer(a, "adam", 16), leased_trainer(b, "sgd", 16):
-        assert [t.kind[0] for t in network.idle_trainers] == ["rmsprop"]
-    assert [t.kind[0] for t in network.idle_trainers] == ["rmsprop", "adam"]
-    assert list(engine._networks) == [a, b]
-    monkeypatch.setattr(engine, "MAX_WEIGHTS_KEPT", 1)
-    with leased_trainer(b, "adam", 16), leased_trainer(b, "adam", 16):
-        pass
-    assert list(engine._networks) == [b]
-    assert len(engine.shared_network(b).idle_trainers) == 1
-
-
-def test_compiled_networks_have_no_more_weights_than_a_bound(monkeypatch):
-    from skvae.architecture import Architecture
-    from skvae.training import compiled as engine
-
-    monkeypatch.setattr(engine, "_networks", type(engine._networks)())
-    a, b, c = (Architecture((2, 2, 1), 1, n, 1, 1, "linear", "mse") for n in (1, 2, 9))
-    monkeypatch.setattr(engine, "MAX_WEIGHTS_KEPT", a.n_weights + b.n_weights)
-    for architecture in (a, b):
-        engine.shared_network(architecture)
-    assert list(engine._networks) == [a, b]
-    engine.shared_network(c)
-    assert list(engine._networks) == [c]

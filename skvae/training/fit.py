@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from skvae.data.storage import Selection
 from skvae.training.callbacks import FitTasks
 from skvae.training.interruption import Interruption
 from skvae.training.loop import Training, new_state
@@ -79,12 +78,12 @@ def _fit(
             settings.learning_rate,
         )
         replicas = trainer.replicas
-        if replicas.n_processes > 1:
-            replicas.check_same(_digest(plan, start))
         with (
             replicas.failing_together(),
             Report(verbose, settings.epochs, start.n_epochs) as report,
         ):
+            if replicas.n_processes > 1:
+                replicas.check_same(_digest(plan, start))
             training = Training(plan, start, trainer, tasks, report, interruption)
             outcome = training.run()
             interruption.is_requested = replicas.any(interruption.is_requested)
@@ -111,8 +110,14 @@ def _facts(plan: Plan, start: TrainingState) -> Iterator[Any]:
     yield start.seed, start.n_epochs, start.noise_variance
     yield start.weights
     yield from start.optimizer_arrays
-    for images in (Selection(data.images, data.rows), data.validation_images):
-        if images is not None:
-            n_images = len(images)
-            yield n_images
-            yield images[np.linspace(0, n_images - 1, _N_COMPARED).astype(np.int64)]
+    yield len(data.rows)
+    yield data.images[np.array([data.rows[i] for i in _spread(len(data.rows))])]
+    if data.validation_images is not None:
+        n_images = len(data.validation_images)
+        yield n_images
+        yield data.validation_images[_spread(n_images)]
+
+
+def _spread(n: int) -> np.ndarray:
+    """Places of some of n images, from the first to the last."""
+    return np.unique(np.linspace(0, n - 1, _N_COMPARED).astype(np.int64))

@@ -1,0 +1,173 @@
+"""Layouts, units and dtypes: what comes out matches what came in."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import TINY
+
+from skvae import ConvVAE
+from skvae.data.layout import infer_layout
+from skvae.data.value_range import auto_value_range
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "input_shape", "image_shape"),
+    [
+        ((5, 1), None, (1, 1, 1)),
+        ((5, 64), None, (8, 8, 1)),
+        ((5, 10), None, (1, 10, 1)),
+        ((5, 105), (7, 5, 3), (7, 5, 3)),
+        ((5, 784), (28, 28), (28, 28, 1)),
+        ((5, 64), (4, 16), (4, 16, 1)),
+        ((5, 7, 5), None, (7, 5, 1)),
+        ((5, 7, 5), (7, 5), (7, 5, 1)),
+        ((5, 7, 5), (7, 5, 1), (7, 5, 1)),
+        ((5, 7, 5, 3), None, (7, 5, 3)),
+        ((5, 7, 5, 1), (7, 5), (7, 5, 1)),
+    ],
+)
+def test_layouts_are_inferred(shape, input_shape, image_shape):
+    given = None if input_shape is None else (*input_shape, 1)[:3]
+    layout = infer_layout(shape, given)
+    assert layout.image_shape == image_shape
+    array = RNG.random(shape)
+    images = layout.to_images(layout.to_rows(array))
+    assert images.shape == (5, *image_shape)
+    np.testing.assert_array_equal(images.reshape(5, *layout.caller_shape), array)
+
+
+@pytest.mark.parametrize(
+    "shape", [(20, 1, 1), (20, 1, 9), (20, 7, 5, 3), (20, 28, 28), (20, 105), (20, 1)]
+)
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int16", "int64", "f2", "f4", "f8"])
+def test_any_shape_and_dtype_works_with_four_layers(shape, dtype):
+    X = (RNG.random(shape) * 1.99).astype(dtype)
+    kept = X.copy()
+    vae = ConvVAE(2, filters=2, epochs=1, random_state=0).fit(X)
+    assert vae.n_features_in_ == np.prod(shape[1:])
+    z = vae.transform(X)
+    assert z.shape == (20, 2)
+    assert z.dtype == np.float32
+    for images in (vae.inverse_transform(z), vae.sample(20, random_state=0)):
+        assert images.shape == shape
+        assert images.dtype == np.float32
+        low, high = vae.value_range_
+        assert low <= images.min() <= images.max() <= high
+    assert np.isfinite(vae.score_samples(X)).all()
+    np.testing.assert_array_equal(X, kept)
+
+
+def test_rows_images_frames_and_lists_train_alike(images):
+    rows = images.reshape(len(images), -1)
+    layouts = [
+        images,
+        images[..., None],
+        rows,
+        rows.tolist(),
+        images.tolist(),
+        pd.DataFrame(rows),
+        np.asfortranarray(images),
+        images.astype(">f8"),
+    ]
+    expected = ConvVAE(**TINY).fit(images).transform(images)
+    for X in layouts:
+        np.testing.assert_array_equal(ConvVAE(**TINY).fit_transform(X), expected)
+
+
+def test_after_fit_rows_and_the_fitted_layout_are_equal(images):
+    vae = ConvVAE(**TINY).fit(images)
+    rows = images.reshape(len(images), -1)
+    np.testing.assert_array_equal(vae.transform(rows), vae.transform(images))
+
+
+def test_uint8_equals_the_same_images_as_floats():
+    X = np.resize(np.arange(256, dtype=np.uint8), (64, 8, 8))
+    as_uint8 = ConvVAE(**TINY).fit(X)
+    for floats in (X / 255, (X / 255).astype(np.float32)):
+        as_floats = ConvVAE(**TINY).fit(floats)
+        for path, weight in as_uint8.weights_.items():
+            np.testing.assert_array_equal(weight, as_floats.weights_[path])
+        np.testing.assert_array_equal(
+            as_uint8.transform(X), as_floats.transform(floats)
+        )
+
+
+def test_images_come_back_in_the_units_that_came_in(images):
+    z = ConvVAE(**TINY).fit_transform(images)
+    decoded = ConvVAE(**TINY).fit(images).inverse_transform(z)
+    scaled = ConvVAE(**TINY).fit(images * 40 - 10)
+    np.testing.assert_allclose(
+        scaled.inverse_transform(z), decoded * 40 - 10, rtol=1e-4, atol=1e-3
+    )
+    assert scaled.noise_variance_ == pytest.approx(
+        ConvVAE(**TINY).fit(images).noise_variance_ * 40**2, rel=1e-3
+    )
+
+
+def test_64_bits_keep_small_differences_at_a_large_offset(images):
+    far = images + 1e9
+    vae = ConvVAE(**TINY).fit(far)
+    near = ConvVAE(**TINY).fit(images)
+    assert vae.value_range_ == (1e9, 1e9 + 1)
+    np.testing.assert_allclose(vae.transform(far), near.transform(images), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("X", "value_range"),
+    [
+        (np.array([[3, 7]], np.uint8), (0, 255)),
+        (np.array([[True, True]]), (0, 1)),
+        (np.array([[0.2, 0.7]]), (0, 1)),
+        (np.array([[0.2, 1.7]]), (0.2, 1.7)),
+        (np.array([[-0.2, 0.7]], np.float32), pytest.approx((-0.2, 0.7))),
+        (np.array([[0, 1]]), (0, 1)),
+        (np.array([[0, 16]]), (0, 16)),
+        (np.array([[1, 1]]), (1, 2)),
+        (np.array([[5.0, 5.0]]), (5, 6)),
+        (np.array([[1e17, 1e17]]), (1e17, 1e17 + 16)),
+    ],
+)
+def test_automatic_value_range(X, value_range):
+    assert auto_value_range(X) == value_range
+
+
+def test_value_range_is_what_the_network_sees_as_the_unit_interval(images):
+    given = ConvVAE(**TINY, value_range=(-1, 3)).fit(images)
+    assert given.value_range_ == (-1.0, 3.0)
+    moved = ConvVAE(**TINY, value_range=(0, 1)).fit((images + 1) / 4)
+    np.testing.assert_allclose(
+        given.transform(images), moved.transform((images + 1) / 4), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((4, 3, 12, 12), r"transpose\(0, 2, 3, 1\)"),
+        ((4, 1, 12, 12), r"transpose\(0, 2, 3, 1\)"),
+        ((4, 3 * 8 * 8), r"input_shape=\(8, 8, 3\)"),
+    ],
+)
+def test_doubtful_guesses_warn_with_the_remedy(shape, remedy):
+    X = RNG.random(shape)
+    with pytest.warns(UserWarning, match=remedy):
+        ConvVAE(2, filters=2).partial_fit(X)
+    shape_as_guessed = shape[1:] if len(shape) == 4 else (1, shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ConvVAE(2, filters=2, input_shape=shape_as_guessed).partial_fit(X)
+
+
+def test_bernoulli_clips_with_one_warning(images):
+    vae = ConvVAE(**TINY, likelihood="bernoulli", value_range=(0, 0.5))
+    with pytest.warns(UserWarning, match="clipped") as caught:
+        vae.partial_fit(images)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="clipped"):
+        z = vae.transform(images)
+    np.testing.assert_array_equal(z, vae.transform(np.minimum(images, 0.5)))

@@ -1,0 +1,291 @@
+"""Ctrl-C during `fit`."""
+
+import os
+import random
+import signal
+import threading
+import time
+from copy import deepcopy
+
+import numpy as np
+import pytest
+from helpers import TINY, Hooks, assert_same_fit, assert_unchanged
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+
+from skvae import ConvVAE
+from skvae.training.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def _python_s_own_handler():
+    # Ctrl-C is ignored where the tests run in the background of a shell.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture
+def in_calls(monkeypatch):
+    """Call a function in each graph call, of 32 images, with its number from 0."""
+
+    def call(function):
+        train_steps = Trainer.train_steps
+        numbers = iter(range(10**9))
+
+        def calling(self, *args, **kwargs):
+            function(next(numbers))
+            return train_steps(self, *args, **kwargs)
+
+        monkeypatch.setattr("skvae.training.loop._CALL_PIXELS", 64 * 32)
+        monkeypatch.setattr("skvae.training.loop._CALL_SECONDS", 1e9)
+        monkeypatch.setattr(Trainer, "train_steps", calling)
+
+    return call
+
+
+def ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def ctrl_c_in(call):
+    return lambda number: ctrl_c() if number == call else None
+
+
+# The first call is of one batch, others are of two: 16, 32 and 22 images an epoch.
+@pytest.mark.parametrize(("call", "epoch"), [(0, 1), (1, 1), (2, 1), (3, 2), (6, 3)])
+def test_training_so_far_is_kept_and_keyboard_interrupt_raised(
+    images, in_calls, call, epoch
+):
+    in_calls(ctrl_c_in(call))
+    vae = ConvVAE(**TINY)
+    with pytest.raises(KeyboardInterrupt, match=f"after {epoch} of 3 epochs"):
+        vae.fit(images)
+    assert vae.n_iter_ == epoch
+    assert {len(values) for values in vae.history_.values()} == {epoch}
+    assert all(np.isfinite(values).all() for values in vae.history_.values())
+    assert np.isfinite(vae.latent_kl_).all()
+    assert np.isfinite(vae.score(images))
+
+
+def test_the_graph_call_under_way_is_finished_and_counts(images, in_calls):
+    """The last call of an epoch makes it a whole one."""
+    expected = ConvVAE(**{**TINY, "epochs": 2}).fit(images)
+    n_calls = []
+    in_calls(n_calls.append)
+    ConvVAE(**{**TINY, "epochs": 2}).fit(images)
+    last = len(n_calls) - 1
+    in_calls(lambda number: ctrl_c() if number == last else None)
+    vae = ConvVAE(**TINY)
+    with pytest.raises(KeyboardInterrupt):
+        vae.fit(images)
+    assert vae.history_ == expected.history_
+    for path, weight in vae.weights_.items():
+        np.testing.assert_array_equal(weight, expected.weights_[path])
+
+
+@pytest.mark.parametrize("how", ["warm_start", "partial_fit"])
+def test_training_continues_from_there(images, in_calls, how):
+    in_calls(ctrl_c_in(4))
+    vae = ConvVAE(**TINY, warm_start=True)
+    with pytest.raises(KeyboardInterrupt):
+        vae.fit(images)
+    assert vae.n_iter_ == 2
+    vae.fit(images) if how == "warm_start" else vae.partial_fit(images)
+    n_epochs = {"warm_start": 5, "partial_fit": 3}[how]
+    assert vae.n_iter_ == len(vae.history_["loss"]) == n_epochs
+
+
+def test_early_stopping_keeps_its_best_epoch(images, in_calls):
+    params = {**TINY, "early_stopping": True, "validation_fraction": 0.5}
+    expected = ConvVAE(**{**params, "epochs": 2}).fit(images)
+    in_calls(ctrl_c_in(4))  # calls of 16 and 19 images: in the third epoch
+    vae = ConvVAE(**params)
+    with pytest.raises(KeyboardInterrupt, match="after 3 of 3"):
+        vae.fit(images)
+    for path, weight in vae.weights_.items():
+        np.testing.assert_array_equal(weight, expected.weights_[path])
+    assert np.isnan(vae.history_["val_loss"][2])
+    assert vae.history_["val_loss"][:2] == expected.history_["val_loss"]
+
+
+def test_a_second_ctrl_c_raises_at_once_and_leaves_the_estimator(images, in_calls):
+    vae = ConvVAE(**TINY).fit(images)
+    before = deepcopy(vae)
+    numbers = []
+
+    def twice(number):
+        numbers.append(number)
+        if number == 4:
+            ctrl_c()
+            ctrl_c()
+
+    in_calls(twice)
+    with pytest.raises(KeyboardInterrupt):
+        vae.fit(images)
+    assert numbers[-1] == 4
+    assert_unchanged(vae, before)
+    in_calls(lambda _: None)
+    assert_same_fit(vae.fit(images), before)
+
+
+def test_ctrl_c_before_the_first_step_leaves_the_estimator(images):
+    class Interrupted:
+        shape, dtype = images.shape, images.dtype
+
+        def __getitem__(self, rows):
+            ctrl_c()
+            return images[rows]
+
+    vae = ConvVAE(**TINY, value_range=(0, 1)).fit(images)
+    before = deepcopy(vae)
+    with pytest.raises(KeyboardInterrupt):
+        vae.fit(Interrupted())
+    assert_unchanged(vae, before)
+
+
+def test_ctrl_c_while_latents_are_described_keeps_the_whole_training(images):
+    class Interrupted(GaussianMixture):
+        def fit(self, X, y=None):
+            ctrl_c()
+            return super().fit(X)
+
+    vae = ConvVAE(**TINY, sampler=Interrupted(1))
+    with pytest.raises(KeyboardInterrupt, match="after 3 of 3 epochs"):
+        vae.fit(images)
+    assert_same_fit(vae, ConvVAE(**TINY).fit(images))
+    assert len(vae.sample(2)) == 2
+
+
+def test_a_search_ends_and_no_half_trained_candidate_gets_a_score(images, in_calls):
+    in_calls(ctrl_c_in(7))
+    search = GridSearchCV(ConvVAE(**TINY), {"latent_dim": [1, 2, 3]}, cv=2)
+    started = []
+    in_calls(lambda number: (started.append(number), ctrl_c_in(7)(number)))
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(images)
+    assert len(started) == 8
+    assert not hasattr(search, "cv_results_")
+
+
+def test_a_handler_of_the_host_stays_in_place(images, in_calls):
+    """Whatever it raises interrupts fit as it does any Python code."""
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def handler(*_):
+        raise Stop
+
+    in_calls(ctrl_c_in(2))
+    vae = ConvVAE(**TINY)
+    before = deepcopy(vae)
+    signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(Stop):
+            vae.fit(images)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert_unchanged(vae, before)
+    vae.fit(images)  # what it had leased is not lost
+
+
+def test_an_alarm_limits_the_time_of_a_fit(images):
+    def handler(*_):
+        raise TimeoutError
+
+    vae = ConvVAE(**{**TINY, "epochs": 10**6})
+    previous = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        with pytest.raises(TimeoutError):
+            vae.fit(images)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert not hasattr(vae, "weights_")
+
+
+def test_fit_works_in_another_thread(images):
+    vaes = []
+    thread = threading.Thread(target=lambda: vaes.append(ConvVAE(**TINY).fit(images)))
+    thread.start()
+    thread.join()
+    assert_same_fit(vaes[0], ConvVAE(**TINY).fit(images))
+
+
+def test_a_progress_bar_ends_its_line(images, in_calls, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    in_calls(ctrl_c_in(4))
+    with pytest.raises(KeyboardInterrupt):
+        ConvVAE(**TINY, verbose=1).fit(images)
+    assert capsys.readouterr().out.endswith("\n")
+
+
+@pytest.mark.callbacks
+def test_ctrl_c_in_a_callback_ends_training_after_it(images):
+    class Interrupted(Hooks):
+        def on_fit_task_end(self, estimator, context):
+            if context.task_name == "epoch" and context.task_id == 1:
+                ctrl_c()
+
+    vae = ConvVAE(**TINY).set_callbacks(Interrupted())
+    with pytest.raises(KeyboardInterrupt, match="after 2 of 3"):
+        vae.fit(images)
+    vae.set_callbacks()
+    assert_same_fit(vae, ConvVAE(**{**TINY, "epochs": 2}).fit(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_ctrl_c_at_any_moment_leaves_the_estimator_as_after_an_epoch(images, seed):
+    """500 fits each, interrupted in the time that one takes."""
+    params = {**TINY, "epochs": 30}
+    if seed % 2:
+        params |= {"early_stopping": True, "sampler": GaussianMixture(2)}
+    vae = ConvVAE(**params)
+    vae.fit(images)
+    started = time.perf_counter()
+    vae.fit(images)
+    seconds = time.perf_counter() - started
+    moments = random.Random(seed)
+    n_interrupted = 0
+    for _ in range(500):
+        vae = ConvVAE(**params)
+        timer = threading.Timer(moments.uniform(0, 1.2 * seconds), ctrl_c)
+        try:
+            timer.start()
+            vae.fit(images)
+            timer.join()
+        except KeyboardInterrupt:
+            n_interrupted += 1
+        if hasattr(vae, "weights_"):
+            n_epochs = vae.n_iter_
+            assert {len(v) for v in vae.history_.values()} == {n_epochs}
+            assert np.isfinite(vae.score(images[:5]))
+            vae.sample(2)
+        else:
+            assert vars(vae).keys() == ConvVAE().get_params().keys()
+    assert n_interrupted > 250
+
+
+def test_graph_calls_grow_while_they_are_quick(images, monkeypatch):
+    """And shrink when they are not."""
+    lengths = []
+    train_steps = Trainer.train_steps
+
+    def noted(self, block, *args, **kwargs):
+        lengths.append(len(block))
+        return train_steps(self, block, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train_steps", noted)
+    monkeypatch.setattr("skvae.training.loop._CALL_PIXELS", 16 * 16 * 64)
+    many = np.tile(images, (10, 1, 1))
+    params = {**TINY, "epochs": 1}
+    for seconds, expected in [(1e9, [16, 64, 256, 256, 108]), (0, [16] * 43 + [12])]:
+        monkeypatch.setattr("skvae.training.loop._CALL_SECONDS", seconds)
+        lengths.clear()
+        ConvVAE(**params).fit(many)
+        assert lengths == expected

@@ -1,0 +1,122 @@
+"""TensorFlow's threads: taken as they are found, and used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from skvae.architecture import Architecture
+
+ONE_STEP = """
+import numpy as np
+from skvae import ConvVAE
+X = np.random.default_rng(0).random((21, 32, 32))
+vae = ConvVAE(2, filters=4, hidden_layers=2, epochs=1, random_state=0)
+"""
+
+
+def test_one_step_agrees_across_thread_counts_with_and_without_onednn(
+    run_python, tmp_path
+):
+    """Batches of 19 and of 2 images, which no number of threads here divides."""
+    script = ONE_STEP + (
+        "vae.set_params(batch_size=19, optimizer='sgd').fit(X)\n"
+        "from skvae.architecture import Architecture\n"
+        "from skvae.training import threads\n"
+        "architecture = Architecture(**vae._state_['architecture'])\n"
+        "print(threads.n_parts(architecture, 19))\n"
+        "np.savez({!r}, **vae.weights_)\n"
+    )
+    within, between = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
+    onednn = "TF_ENABLE_ONEDNN_OPTS"  # by default the processor decides
+    settings = {
+        "one": {within: "1", between: "1", onednn: "0"},
+        "2": {within: "1", between: "2", onednn: "1"},
+        "4": {within: "1", between: "4"},
+        "wide 2": {within: "2", onednn: "1"},
+        "wide 4": {within: "4"},
+    }
+    n_parts = {
+        name: int(run_python(script.format(f"{name}.npz"), **setting))
+        for name, setting in settings.items()
+    }
+    assert n_parts == {"one": 1, "2": 2, "4": 4, "wide 2": 1, "wide 4": 1}
+    one, *others = (np.load(tmp_path / f"{name}.npz") for name in settings)
+    for other in others:
+        for path in one.files:
+            np.testing.assert_allclose(other[path], one[path], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "n_parts"), [(1, 1), (32, 1), (33, 2), (64, 2), (65, 3), (999, 8)]
+)
+def test_a_batch_is_cut_into_parts_that_fill_no_large_arrays_up_to_eight(
+    monkeypatch, batch_size, n_parts
+):
+    """The last layers of 32 such images have 32 x 128 x 128 x 8 values: 2^24 bytes."""
+    from skvae.training import threads
+
+    monkeypatch.setattr(threads, "_n_threads", lambda _: 0)
+    architecture = Architecture((128, 128, 1), 4, 8, 4, 3, "sigmoid", "gaussian")
+    assert threads.n_parts(architecture, batch_size) == n_parts
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "latent_dim", "hidden_layers", "n_values"),
+    [
+        ((64, 64, 1), 4, 4, 64 * 64 * 8),  # before the output
+        ((64, 64, 16), 4, 4, 64 * 64 * 16),  # the image
+        ((1, 1, 1), 4, 4, 64),  # the last convolution
+        ((8, 8, 1), 100, 2, 800),  # beside the latents
+    ],
+)
+def test_the_largest_layer_is_found(image_shape, latent_dim, hidden_layers, n_values):
+    architecture = Architecture(
+        image_shape, latent_dim, 8, hidden_layers, 3, "sigmoid", "gaussian"
+    )
+    assert architecture.largest_layer == n_values
+
+
+REPORT = """
+import json, os, sys, joblib, psutil, tensorflow as tf
+def report(X):
+    from skvae import ConvVAE
+    vae = ConvVAE(2, filters=2, hidden_layers=2, epochs=1, batch_size=4).fit(X)
+    vae.score_samples(X)
+    return (tf.config.threading.get_intra_op_parallelism_threads(),
+            tf.config.threading.get_inter_op_parallelism_threads(),
+            psutil.Process().num_threads())
+def in_workers(**options):
+    import numpy as np
+    X = np.random.default_rng(0).random((12, 8, 8))
+    with joblib.parallel_config("loky", **{"n_jobs": 2, **options}):
+        calls = (joblib.delayed(report)(X) for _ in range(4))
+        print(json.dumps(joblib.Parallel()(calls)))
+"""
+
+
+def reports(run_python, call, **environment):
+    return json.loads(run_python(REPORT + call, **environment))
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_worker_keeps_to_the_cores_that_are_its_own(run_python, n_threads):
+    for intra, inter, _ in reports(
+        run_python, f"in_workers(inner_max_num_threads={n_threads})"
+    ):
+        assert (intra, inter) == (1, n_threads)
+
+
+def test_a_worker_of_one_core_starts_few_threads(run_python):
+    """Of four. Beside Python's and joblib's own, TensorFlow has some that wait."""
+    threads = [n for *_, n in reports(run_python, "in_workers(n_jobs=4)")]
+    assert max(threads) <= 16
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("INTRA", [0, 3]), ("INTER", [1, 0])])
+def test_what_the_user_set_for_tensorflow_stands_in_workers(run_python, kind, expected):
+    """TensorFlow's settings say 0 for what a variable of the environment says."""
+    variable = {f"TF_NUM_{kind}OP_THREADS": "2"}
+    call = "in_workers(inner_max_num_threads=3)"
+    for *threads, _ in reports(run_python, call, **variable):
+        assert threads == expected
