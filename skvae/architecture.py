@@ -1,6 +1,6 @@
-"""What a network is, as plain values: the key under which compiled networks are shared.
+"""Architecture of a network, as plain hashable values: the key of compiled networks.
 
-numpy alone, so that an estimator can be loaded and looked at without TensorFlow.
+Needs numpy only, so that an estimator can be loaded and inspected without TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ ACTIVATIONS = ("sigmoid", "linear")
 
 LIKELIHOODS = ("gaussian", "mse", "bernoulli")
 
-# Keras's optimizers, and what each one's variables are, in a trainer's order: a count,
-# a number that is not negative, or as many numbers as there are weights: means of
-# gradients, or of their squares or sizes, which are not negative.
+# Keras optimizers and their variables, in the order in which a trainer returns them: a
+# "count" of steps, a non-negative "number", or one value per weight: "means" of
+# gradients, or "squares", non-negative means of squared or absolute gradients.
 OPTIMIZERS = {
     "adagrad": ("count", "squares"),
     "adam": ("count", "means", "squares"),
@@ -28,31 +28,50 @@ OPTIMIZERS = {
     "sgd": ("count",),
 }
 
-# What mixed_float16 has before these, to keep gradients within its range.
+# Loss scaling variables, which precede these for mixed_float16. The scale keeps
+# gradients within the range of float16.
 LOSS_SCALE_VARIABLES = ("count", "number", "count", "number")
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
-# All weights are one array, whose length TensorFlow counts in 32 bits.
+# All weights are packed into one array, whose length TensorFlow stores in 32 bits.
 MAX_WEIGHTS = 2**31 - 1
 
-# More only make a single pixel smaller.
+# After 30 halvings an image is a single pixel; further layers would not reduce it.
 MAX_HIDDEN_LAYERS = 30
 
-# Bounds of a latent's log-variance: its exponential stays finite in float32, whatever
-# images are encoded.
+# Bounds of a latent's log-variance. Its exponential is finite in float32 for any image.
 Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The choices that fix a network's shapes and its graph.
+    """Hyperparameters that determine the shapes and the graph of a network.
 
-    Numbers that training reads at run time (learning rate, beta, batch size) are
-    not here: changing them must not build or trace anything.
+    Parameters that training reads at run time (learning rate, beta, batch size) are not
+    included: changing them must not rebuild or retrace a network.
+
+    Attributes
+    ----------
+    image_shape : (int, int, int)
+        Height, width and channels of one image.
+    latent_dim : int
+        Number of latent features.
+    filters : int
+        Filters of the encoder's first convolution. Each further one doubles them.
+    hidden_layers : int
+        Number of convolutions in the encoder, and in the decoder.
+    kernel_size : int
+        Height and width of the convolution kernels, in pixels.
+    last_activation : {"sigmoid", "linear"}
+        Activation of the decoder's output.
+    likelihood : {"gaussian", "mse", "bernoulli"}
+        Distribution of a pixel given its decoded mean.
+    dtype_policy : {"float32", "mixed_bfloat16", "mixed_float16"}, default="float32"
+        Dtype policy of the layers during training.
     """
 
-    image_shape: tuple[int, int, int]  # (height, width, channels)
+    image_shape: tuple[int, int, int]
     latent_dim: int
     filters: int
     hidden_layers: int
@@ -63,12 +82,12 @@ class Architecture:
 
     @property
     def n_pixels(self) -> int:
-        """Number of values in one image: height x width x channels."""
+        """Number of values in one image, H * W * C."""
         return math.prod(self.image_shape)
 
     @property
     def largest_layer(self) -> int:
-        """Number of values of an image in the layer that has most."""
+        """Number of values per image in the largest layer."""
         height, width, channels = self.image_shape
         n_values = [height * width * max(channels, self.filters), 8 * self.latent_dim]
         for size, filters in zip(self.stage_sizes[1:], self.stage_filters, strict=True):
@@ -77,7 +96,7 @@ class Architecture:
 
     @property
     def stage_sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of the image and after each of the encoder's convolutions.
+        """Height and width of the image and of each encoder convolution's output.
 
         A convolution with stride 2 and "same" padding halves a size, rounding up.
         """
@@ -90,12 +109,12 @@ class Architecture:
 
     @property
     def stage_filters(self) -> list[int]:
-        """Filters of each of the encoder's convolutions, doubling from `filters`."""
+        """Number of filters of each encoder convolution, doubling from `filters`."""
         return [self.filters * 2**i for i in range(self.hidden_layers)]
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every weight under its Keras path, the encoder's first."""
+        """Shapes of the weights by Keras path, encoder first."""
         height, width = self.stage_sizes[-1]
         channels = self.image_shape[-1]
         filters = self.stage_filters
@@ -110,7 +129,7 @@ class Architecture:
         def dense(name: str, n_inputs: int, n_outputs: int) -> None:
             layer(name, (n_inputs, n_outputs), n_outputs)
 
-        # The encoder's convolutions read image channels, then the stage before.
+        # The first convolution reads image channels, the others the previous stage.
         encoder_inputs = [channels, *filters[:-1]]
         for i, (n_in, n_out) in enumerate(zip(encoder_inputs, filters, strict=True)):
             layer(f"encoder_conv_{i}", (*kernel, n_in, n_out), n_out)
@@ -118,8 +137,8 @@ class Architecture:
         dense("encoder_z_mean", self.latent_dim * 8, self.latent_dim)
         dense("encoder_z_log_var", self.latent_dim * 8, self.latent_dim)
         dense("decoder_intermediate", self.latent_dim, flat)
-        # A transposed convolution's kernel is (height, width, outputs, inputs). The
-        # first keeps the encoder's last number of filters, the others halve it.
+        # The kernel of a transposed convolution is (height, width, outputs, inputs).
+        # The first one keeps the number of filters, the others halve it.
         decoder_outputs = filters[::-1]
         decoder_inputs = [filters[-1], *decoder_outputs[:-1]]
         for i, (n_in, n_out) in enumerate(
@@ -131,15 +150,15 @@ class Architecture:
 
     @property
     def n_weights(self) -> int:
-        """Number of weights in all."""
+        """Total number of weights."""
         return sum(map(math.prod, self.weight_shapes.values()))
 
     def pack(self, weights: dict[str, np.ndarray]) -> np.ndarray:
-        """All weights in one vector (n_weights,), in the order of `weight_shapes`."""
+        """Concatenate weights to a vector (n_weights,), ordered as `weight_shapes`."""
         return np.concatenate([weights[path].ravel() for path in self.weight_shapes])
 
     def unpack(self, vector: np.ndarray) -> dict[str, np.ndarray]:
-        """Split the vector (n_weights,) into a copied array a weight."""
+        """Split a vector of shape (n_weights,) into one array per weight, as copies."""
         weights = {}
         start = 0
         for path, shape in self.weight_shapes.items():
@@ -150,21 +169,26 @@ class Architecture:
 
 
 def same_padding(size: int, stride: int, kernel_size: int) -> tuple[int, int]:
-    """Zeros that "same" padding puts before and after an axis, as TensorFlow does."""
+    """Number of zeros before and after an axis in TensorFlow's "same" padding."""
     n_outputs = math.ceil(size / stride)
     total = max((n_outputs - 1) * stride + kernel_size - size, 0)
     return total // 2, total - total // 2
 
 
 def convolution_links(size: int, stride: int, kernel_size: int) -> np.ndarray:
-    """Which pixels a convolution joins along an axis.
+    """Connections between input and output pixels of a convolution along one axis.
 
-    With "same" padding as TensorFlow pads.
+    Parameters
+    ----------
+    size : int
+        Number of input pixels, without TensorFlow's "same" padding.
+    stride : int
+    kernel_size : int
 
     Returns
     -------
-    (kernel_size, size, ceil(size / stride)) of bool
-        Whether entry k of the kernel carries input pixel i to output pixel o.
+    links : ndarray of bool of shape (kernel_size, size, ceil(size / stride))
+        True at [k, i, o] if kernel entry k connects input pixel i to output pixel o.
     """
     n_outputs = math.ceil(size / stride)
     before, _ = same_padding(size, stride, kernel_size)

@@ -1,4 +1,4 @@
-"""How many processor cores are this process's."""
+"""Number of processor cores available to this process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import joblib
 
 
 def n_worker_cores() -> int | None:
-    """Cores of a worker process, as joblib and Dask say; None in other processes.
+    """Number of cores assigned to a worker process of joblib or Dask, else None.
 
-    They say it in OMP_NUM_THREADS.
+    joblib and Dask set it as OMP_NUM_THREADS.
     """
     n_threads = os.environ.get("OMP_NUM_THREADS", "")
     if parent_process() is None or not n_threads.isdecimal():
@@ -20,5 +20,5 @@ def n_worker_cores() -> int | None:
 
 
 def n_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return n_worker_cores() or joblib.cpu_count()

@@ -1,4 +1,4 @@
-"""What users are told: a warning of skvae's own, at their own line, errors by name."""
+"""Warnings attributed to the user's line, and errors that name the argument."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 
 import numpy as np
 
-# What stands between the user's line and the code that warns: decorators, pipelines,
-# searches and the threads or processes that they work in.
+# Packages between the user's line and the code that warns: decorators, pipelines,
+# searches and their worker threads or processes.
 _BETWEEN = {"skvae", "sklearn", "joblib"}
 
 
 class PosteriorCollapseWarning(UserWarning):
-    """Training has left all or most latent dimensions without use."""
+    """Warning for a fit that leaves all or most latent dimensions unused."""
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn, and blame the line outside of skvae and scikit-learn that led here."""
+    """Warn at the innermost line outside of skvae, scikit-learn and joblib."""
     level = 0
     frame = inspect.currentframe()
     while frame and frame.f_back and _package(frame.f_globals) in _BETWEEN:
@@ -31,15 +31,20 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Let an argument be refused by its name, and by nothing else than an error.
+    """Context in which an argument is validated, so that each error has its name.
 
-    What validates it may raise errors of other kinds or without that name, and numpy
-    warns of infinities before they are refused.
+    Validation may raise other errors, or errors without the name. numpy's overflow
+    warnings are suppressed, because infinities are reported as errors.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument.
 
     Raises
     ------
     ValueError, TypeError
-        In place of what was raised.
+        In place of the original error.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         try:
@@ -48,7 +53,7 @@ def naming(name: str) -> Iterator[None]:
             is_clear = isinstance(error, TypeError | ValueError)
             if is_clear and re.search(rf"\b{name}\b", str(error)):
                 raise
-            msg = f"{name} is refused: {error}"
+            msg = f"Invalid {name}: {error}"
             if isinstance(error, TypeError):
                 raise TypeError(msg) from error
             raise ValueError(msg) from error

@@ -1,4 +1,4 @@
-"""Random streams: everything random is a function of one seed and of what it is for."""
+"""Random streams, each determined by a seed and a purpose."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import IntEnum
 
 import numpy as np
 
-# The largest seed that numpy and scikit-learn take.
+# Largest seed that numpy and scikit-learn accept.
 MAX_SEED = 2**32 - 1
 
 
 class Stream(IntEnum):
-    """What a random stream is for. The numbers are part of what a seed means."""
+    """Purpose of a random stream. The results of a seed depend on these numbers."""
 
     INITIAL_WEIGHTS = 0
     VALIDATION_SPLIT = 1
@@ -23,5 +23,13 @@ class Stream(IntEnum):
 
 
 def stream(seed: int, purpose: Stream, index: int = 0) -> np.random.Generator:
-    """Random generator for one purpose (and epoch, or number of points) of a seed."""
+    """Create the random generator of a seed for one purpose.
+
+    Parameters
+    ----------
+    seed : int
+    purpose : Stream
+    index : int, default=0
+        Epoch or number of points, for a purpose that has one stream for each.
+    """
     return np.random.default_rng((seed, purpose, index))
