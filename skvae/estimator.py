@@ -111,121 +111,127 @@ class ConvVAE(
 ):
     """Convolutional variational autoencoder.
 
-    Learns to compress images to a few latent features and to decode them, as the
-    parameters of a density model: latents z are standard normal, pixels given z are
-    independent with the decoder's output as their mean, and an encoder gives the
-    approximate posterior of z. Trained on the evidence lower bound [1]_.
+    Compresses images to a few latent features and decodes them. The model is a
+    density of images: latents z are standard normal, and pixels given z are
+    independent with the decoder's output as their mean. The encoder returns the
+    approximate posterior of z. Both are trained on the evidence lower bound [1]_.
 
-    The encoder halves the image in each of its convolutions while the filters
-    double, and the decoder retraces its steps with transposed convolutions.
+    Each convolution of the encoder halves the image and doubles the number of filters.
+    The decoder reverses this with transposed convolutions.
 
     Parameters
     ----------
     latent_dim : int, default=4
         Number of latent features.
     filters : int, default=8
-        Filters of the encoder's first convolution; each further one doubles them.
+        Number of filters of the encoder's first convolution. It doubles with each
+        further convolution.
     hidden_layers : int, default=4
-        Number of convolutions in the encoder, and in the decoder; at most 30.
+        Number of convolutions in the encoder, and in the decoder. At most 30.
     kernel_size : int, default=3
-        Height and width of the convolutions' kernels, in pixels.
+        Height and width of the kernels, in pixels.
     input_shape : (H, W) or (H, W, C), default=None
-        Shape of one image, for X given as rows of pixels. None takes a square number
-        of columns for a square grey image, and any other number n for a strip of
-        1 x n pixels.
+        Shape of one image, for X given as rows of pixels. If None, a square number of
+        columns is a square grey image, and any other number n a strip of 1 x n pixels.
     last_activation : {"sigmoid", "linear"}, default="sigmoid"
-        The decoder's last activation. With "sigmoid" decoded images stay within the
+        Activation of the decoder's output. "sigmoid" keeps decoded images within the
         value range.
     likelihood : {"gaussian", "mse", "bernoulli"}, default="gaussian"
-        Distribution of a pixel around its decoded mean. "gaussian" has one noise
-        variance, learned along [2]_. "mse" has the loss "sum of squared errors + KL",
-        which is a Gaussian of variance 1/2 in units of the value range, and on most
-        images leaves few latent features in use. "bernoulli" is for pixels between
-        0 and 1 and needs the sigmoid; values outside the value range are clipped.
+        Distribution of a pixel around its decoded mean. "gaussian" learns one noise
+        variance for all pixels [2]_. "mse" uses the loss "sum of squared errors + KL",
+        which is a Gaussian of variance 1/2 in units of the value range; most images
+        then use few latent features. "bernoulli" is for pixels between 0 and 1 and
+        requires the sigmoid; values outside of the value range are clipped.
     beta : float, default=1.0
-        Weight of the KL in the training loss [3]_. Scores never use it.
+        Weight of the KL in the training loss [3]_. Not used in scores.
     kl_warmup_epochs : int, default=0
-        First epochs of training, in which the weight of the KL rises linearly from 0
-        to `beta` [4]_. Early stopping waits until they are over.
+        Number of epochs in which the weight of the KL rises linearly from 0 to `beta`
+        [4]_. Early stopping begins after them.
     free_bits : float, default=0.0
-        Nats that each latent feature's KL, in the mean over a batch, may have before
-        the training loss counts it [5]_.
+        Nats of each latent feature's KL, in the mean over a batch, that the training
+        loss does not penalise [5]_.
     epochs : int, default=100
-        Passes over the images in `fit`.
+        Number of passes over the training data in `fit`.
     batch_size : int, default=64
-        Images a training step; all of them, if there are fewer.
+        Number of images per training step.
     learning_rate : float, default=1e-3
         Step size of the optimizer.
     optimizer : {"adagrad", "adam", "adamax", "adamw", "lion", "nadam", "rmsprop", \
             "sgd"}, default="adam"
-        Keras's optimizer of that name with its default settings. The gradient of the
-        loss in nats per pixel is clipped to a global norm of 10.
+        Keras optimizer, with its default settings. The gradient of the loss in nats
+        per pixel is clipped to a global norm of 10.
     early_stopping : bool, default=False
-        Whether to stop when the validation loss no longer falls, and to return to
-        the weights where it was lowest.
+        Whether to stop training when the validation loss does not improve. The weights
+        with the lowest validation loss are restored.
     validation_fraction : float, default=0.1
-        Part of the images set aside for early stopping, unless `fit` is given X_val.
+        Proportion of training data to set aside as validation set. Only used if
+        `early_stopping=True` and `X_val` is None.
     n_iter_no_change : int, default=10
-        Epochs without a gain of `tol` after which early stopping ends training.
+        Maximum number of epochs to not meet `tol` improvement. Only used if
+        `early_stopping=True`.
     tol : float, default=1e-4
-        Smallest fall of the validation loss, in nats, that counts as a gain.
+        Minimum improvement of the validation loss, in nats. Only used if
+        `early_stopping=True`.
     value_range : (float, float) or "auto", default="auto"
-        The interval of pixel values that the network sees as [0, 1]. "auto" is
-        0 to 255 for uint8, 0 to 1 for bool and for floats that lie in it, else from
-        the smallest to the largest value in the training data.
+        Interval of pixel values that is scaled to [0, 1] for the network. "auto" is
+        0 to 255 for uint8, 0 to 1 for bool and for floats within it, and otherwise
+        the minimum and maximum of the training data.
     sampler : density estimator, default=None
-        What `sample` draws latents from. None draws from their prior. An estimator
-        with `fit` and `sample`, such as scikit-learn's GaussianMixture or
-        KernelDensity, is cloned and fitted on a draw from the posterior of each
-        training image [6]_. Its `sample` is to take a `random_state`, or to follow the
-        parameter of that name. Scores never use it.
+        Estimator with `fit` and `sample`, such as GaussianMixture or KernelDensity,
+        from which `sample` draws latents. It is cloned and fitted on one draw from the
+        posterior of each training image [6]_. Its `sample` takes a `random_state`, or
+        it has a parameter of that name. If None, latents are drawn from their prior.
+        Not used in scores.
     dtype_policy : {"float32", "mixed_bfloat16", "mixed_float16"}, default="float32"
-        What layers compute in during training. The mixed policies compute in 16 bits,
-        which is faster where the processor has them (bfloat16: AVX-512 BF16, AMX;
-        float16: GPUs), and float32 where sums in 16 bits would make gradients wrong.
-        Weights and losses are float32 all the same, and so is all that a fitted
-        estimator computes. float16 has a smaller range: Keras's LossScaleOptimizer
-        keeps gradients within it, which "nadam" cannot be used with.
+        Dtype policy of the layers in training. The mixed policies compute in 16 bits,
+        which is faster on hardware that supports it (bfloat16: AVX-512 BF16, AMX;
+        float16: GPUs). Where the device would also add up in 16 bits, which makes
+        gradients wrong, layers compute in float32: see `compute_dtype_`. Weights,
+        losses and everything that a fitted estimator computes are float32. float16
+        has a smaller range and uses Keras's LossScaleOptimizer, which does not support
+        "nadam".
     warm_start : bool, default=False
-        Whether `fit` trains `epochs` more epochs from where the last one ended.
+        If True, `fit` trains `epochs` more epochs from the state of the previous fit.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the order of the images, the noise in training
-        and the draws in scores. None takes a new seed at each `fit`. No other random
-        state, numpy's global one included, is used or changed.
+        and the draws in scores. None draws a new seed in each `fit`. Global random
+        states are neither used nor changed.
     verbose : int, default=0
-        0 prints nothing, 1 a progress bar, or some ten lines where the output is no
-        terminal, 2 or more a line an epoch.
+        0 is silent, 1 shows a progress bar (or some ten lines if the output is not a
+        terminal), 2 or more prints a line per epoch.
 
     Attributes
     ----------
     weights_ : dict of str to ndarray of float32
-        The network's weights under "layer_name/kernel" and "layer_name/bias".
+        Weights of the network under "layer_name/kernel" and "layer_name/bias".
     history_ : dict of str to list of float
-        Means over an epoch's images, one value an epoch: "loss" = "reconstruction" +
-        beta x "kl" (but for `kl_warmup_epochs` and `free_bits`), and with early
-        stopping "val_loss". "reconstruction" is -log p(x | z) in nats, in the
-        caller's units; for "mse" it is the sum of squared errors in units of the
-        value range. "val_loss" is the negative evidence lower bound of the validation
-        images (beta = 1), in nats and in the caller's units, with draws that stay the
-        same from epoch to epoch, and with the noise variance that suits them best.
+        Mean over the images of each epoch: "loss" = "reconstruction" + beta x "kl"
+        (apart from `kl_warmup_epochs` and `free_bits`), and with early stopping
+        "val_loss". "reconstruction" is -log p(x | z) in nats and in the units of X; for
+        "mse" it is the sum of squared errors in units of the value range. "val_loss"
+        is the negative evidence lower bound of the validation set (beta = 1), in nats
+        and in the units of X, with the same draws in each epoch and with the noise
+        variance that fits the validation set best.
     n_iter_ : int
-        Epochs trained in all.
+        Number of epochs trained in all.
     input_shape_ : (int, int, int)
         Height, width and channels of an image.
     value_range_ : (float, float)
-        The interval of pixel values that the network sees as [0, 1].
+        Interval of pixel values that is scaled to [0, 1] for the network.
     noise_variance_ : float
-        Variance of a pixel around its decoded mean, in the caller's units; at least
-        1e-6 of the squared width of the value range. With early stopping it is that
-        of the validation images, of which there should be some tens. Absent for
-        "bernoulli".
+        Variance of a pixel around its decoded mean, in the units of X; at least 1e-6
+        of the squared width of the value range. With early stopping it is that of the
+        validation set, which should have some tens of images. Absent for "bernoulli".
     latent_kl_ : ndarray of shape (latent_dim,), float32
-        Mean KL of each latent feature over the training images, in nats. A feature
-        near 0 is not in use.
+        Mean KL of each latent feature over the training data, in nats. A feature near
+        0 is not used.
+    compute_dtype_ : str
+        Dtype that layers computed in during training. Absent after loading an
+        older file with a mixed `dtype_policy`.
     sampler_ : estimator
         The fitted clone of `sampler`. Absent if that is None.
     n_features_in_ : int
-        Number of values in one image, H x W x C, whatever the layout.
+        Number of values in one image, H x W x C, in any layout.
     feature_names_in_ : ndarray of str
         Names of the columns, if X has columns named by strings.
 
@@ -235,23 +241,24 @@ class ConvVAE(
     of bool, integers or floats. Decoded images and samples come back in the layout
     and the units that `fit` was given, as float32.
 
-    X may also be a memory map, an h5py dataset, a zarr array, or anything else with
-    `shape`, numpy's `dtype` and slicing: it is then read and validated in parts, with
-    the same results. In each epoch runs of neighbouring images, of 1 MB each, come in
-    random order, and images are shuffled among 64 MB of such runs.
+    X may also be out-of-core: a memory map, an h5py dataset, a zarr array, or any
+    other object with `shape`, numpy's `dtype` and slicing. It is read and validated in
+    chunks, with the same results. Each epoch reads runs of neighbouring images, of 1 MB
+    each, in random order, and shuffles the images within 64 MB of such runs.
 
     The same random_state, data and parameters give the same bits on the same number
-    of threads; on another number, training drifts apart by rounding. What a fitted
-    estimator gives for an image has the same bits alone, among others and in any
+    of threads; on another number, training differs by rounding. The results of a
+    fitted estimator for an image have the same bits alone, among others and in any
     order, on any number of threads and in any process of a machine.
 
-    Training is done by Keras on TensorFlow, all else by ONNX Runtime and numpy.
-    Fitted arrays are read-only; to change weights, replace them in `weights_`.
+    Keras on TensorFlow trains; ONNX Runtime and numpy compute everything else. Fitted
+    arrays are read-only; to change weights, replace them in `weights_`.
 
-    In the scope of a ``tf.distribute.MirroredStrategy``, `fit` shares each batch among
-    the devices of a machine, and in that of a ``MultiWorkerMirroredStrategy`` among
-    those of several, where each is to call it alike, with an integer as random_state.
-    The results are those of one device but for rounding.
+    `fit` trains on the device of the ``tf.device`` scope that it is called in. In the
+    scope of a ``tf.distribute.MirroredStrategy`` it shares each batch among the devices
+    of a machine, and in that of a ``MultiWorkerMirroredStrategy`` among those of
+    several machines, each of which calls it with the same arguments and an integer
+    random_state. The results are those of one device, up to rounding.
 
     References
     ----------
@@ -310,7 +317,7 @@ class ConvVAE(
         "verbose": ["verbose"],
     }
 
-    # What `fit` leaves.
+    # Fitted attributes.
     weights_: dict[str, NDArray[np.float32]]
     history_: dict[str, list[float]]
     n_iter_: int
@@ -318,11 +325,12 @@ class ConvVAE(
     value_range_: tuple[float, float]
     noise_variance_: float
     latent_kl_: NDArray[np.float32]
+    compute_dtype_: str
     sampler_: BaseEstimator
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
 
-    # What scikit-learn's classes have, but without types.
+    # Methods of scikit-learn's classes, which have no types.
     fit_transform: Callable[..., NDArray[np.float32]]
     get_feature_names_out: Callable[..., NDArray[np.object_]]
     get_params: Callable[..., dict[str, Any]]
@@ -385,15 +393,15 @@ class ConvVAE(
 
     @_validates_parameters
     def fit(self, X: Images, y: object = None, X_val: Images | None = None) -> Self:
-        """Train on images.
+        """Fit the model to images.
 
         Parameters
         ----------
         X : array-like of shape (n, H*W*C), (n, H, W) or (n, H, W, C)
-            Images; see the class's notes.
+            Training images; see Notes of the class.
         y : ignored
         X_val : array-like in the layout of X, default=None
-            What early stopping watches instead of a part of X.
+            Validation set of early stopping, in place of a part of X.
 
         Returns
         -------
@@ -402,28 +410,27 @@ class ConvVAE(
         Raises
         ------
         ValueError, TypeError
-            If X is not finite, numeric and dense, if its shape contradicts
-            `input_shape` or, with `warm_start`, what was fitted before, or if
-            training diverges. The estimator is then as it was before, as it is after
-            an error from the sampler or a callback.
+            If a parameter is invalid, if X is not finite, numeric and dense, if its
+            shape contradicts `input_shape` or, with `warm_start`, the previous fit, or
+            if training diverges. The estimator does not change, neither does it after
+            an error of the sampler or a callback.
         RuntimeError
-            If another worker of a distribution strategy is lost, if the strategy is of
-            a kind that is not supported, or in a process that was forked off one in
-            which TensorFlow had started.
+            If another worker of a distribution strategy is lost, if the strategy is not
+            supported, or in a process that was forked after TensorFlow had started.
         ImportError
             If TensorFlow or Keras is not installed, or if the environment variable
             KERAS_BACKEND is not "tensorflow".
+        KeyboardInterrupt
+            After Ctrl-C. The first one stops training within a fraction of a second:
+            the estimator is fitted with the epochs so far, of which the last may be
+            partial, and `latent_kl_` and `sampler_` are those of some images. A second
+            one raises at once, and the estimator does not change.
 
         Warns
         -----
         skvae.exceptions.PosteriorCollapseWarning
-            If no more than a quarter of the latent features are in use. What was
-            fitted is kept, even where warnings are made errors.
-        sklearn.exceptions.ConvergenceWarning
-            If Ctrl-C ended training, once anything was trained. What it had come to is
-            kept, and an epoch of which a part was trained counts; `latent_kl_` and
-            `sampler_` are then those of some images. A search goes on with the next
-            candidate.
+            If no more than a quarter of the latent features are used. The estimator is
+            fitted, also if warnings are errors.
         """
         is_continued = self.warm_start and hasattr(self, "weights_")
         self._fit(X, y, X_val, self.epochs, is_continued=is_continued)
@@ -433,16 +440,17 @@ class ConvVAE(
     @_without_early_stopping
     @_validates_parameters
     def partial_fit(self, X: Images, y: object = None) -> Self:
-        """Train for one more epoch, on X.
+        """Train one more epoch, on X.
 
-        The first call fixes layout and value range. k calls with the same X give the
-        same bits as `fit` with ``epochs=k``, but no warning of a collapsed posterior.
-        `latent_kl_` and `sampler_` are those of the last call's images.
+        The first call fixes the layout and the value range. k calls with the same X
+        give the same bits as `fit` with ``epochs=k``, but no
+        `PosteriorCollapseWarning`. `latent_kl_` and `sampler_` describe the images of
+        the last call.
 
         Parameters
         ----------
         X : array-like of shape (n, H*W*C), (n, H, W) or (n, H, W, C)
-            Images; see the class's notes.
+            Training images; see Notes of the class.
         y : ignored
 
         Returns
@@ -451,15 +459,10 @@ class ConvVAE(
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError, TypeError, RuntimeError, ImportError, KeyboardInterrupt
             As `fit`.
         AttributeError
             If `early_stopping` is set: it compares the epochs of one `fit`.
-
-        Warns
-        -----
-        sklearn.exceptions.ConvergenceWarning
-            If Ctrl-C ended training, as in `fit`.
         """
         return self._fit(X, y, None, 1, is_continued=hasattr(self, "weights_"))
 
@@ -471,10 +474,10 @@ class ConvVAE(
         X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
             Images in the units that `fit` was given.
         out : array-like of shape (n, latent_dim), default=None
-            Where to put the result, for what is larger than memory: a memory map, an
-            h5py dataset, anything with `shape`, `dtype` and slices to assign to. After
-            an error it may hold a part. With `set_output`, what is returned is made
-            from it, in memory.
+            Array for the result, for results larger than memory: a memory map, an h5py
+            dataset, or any other object with `shape`, `dtype` and assignment to
+            slices. After an error it may hold a part of the result. With `set_output`,
+            the returned container is in memory.
 
         Returns
         -------
@@ -524,7 +527,7 @@ class ConvVAE(
         Z : array-like of shape (n, latent_dim)
             Latents, as `transform` gives.
         out : array-like in the layout that `fit` was given, default=None
-            Where to put the result, as in `transform`.
+            Array for the result, as in `transform`.
 
         Returns
         -------
@@ -535,7 +538,7 @@ class ConvVAE(
         ------
         ValueError, TypeError
             If Z is not finite, numeric and dense, or has another number of columns; if
-            `out` cannot take the result, as in `transform`.
+            `out` is refused as in `transform`.
         """
         fitted = self._fitted()
         with naming("Z"):
@@ -676,7 +679,7 @@ class ConvVAE(
         return build_models(fitted.architecture, fitted.weights, fitted.seed)
 
     def to_onnx(self) -> OnnxModels:
-        """Make ONNX models with the fitted weights, to be served without skvae.
+        """Make ONNX models with the fitted weights, for serving without skvae.
 
         They take and give float32 images (n, H, W, C) in the units that `fit` was
         given, whatever the layout of X.

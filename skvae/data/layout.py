@@ -1,6 +1,6 @@
-"""Layout of images: rows of pixels, grey images or images with channels.
+"""Layouts of X: rows of pixels, grey images or images with channels.
 
-The network takes images of shape (n, H, W, C), whatever the layout of X.
+The network takes images of shape (n, H, W, C) for every layout.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ _LAYOUT_NAMES = {
     4: "images (n, H, W, C)",
 }
 
-# Rows of 3 k^2 columns, k at least this, are suspected to be colour images.
+# Rows of 3 k^2 columns may be colour images of k x k pixels. Smallest k that warns.
 _MIN_COLOUR_SIDE = 8
 
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """How a caller lays out images, and the way there and back.
+    """Layout of the caller's images, and their conversion to shape (n, H, W, C).
 
     Attributes
     ----------
-    image_shape : (height, width, channels)
+    image_shape : (int, int, int)
+        Height, width and channels of one image.
     caller_shape : tuple of int
         Shape of one image in the caller's arrays: (H*W*C,), (H, W) or (H, W, C).
     """
@@ -40,13 +41,18 @@ class ImageLayout:
 
     @property
     def n_pixels(self) -> int:
-        """Number of values in one image: height x width x channels."""
+        """Number of values in one image, H * W * C."""
         return math.prod(self.image_shape)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        """See that an array of that shape is in this layout, or rows of pixels.
+        """Check that an array is in this layout, or in rows of pixels.
 
-        A wrong number of columns passes, for scikit-learn to report.
+        The number of columns is not checked, because scikit-learn does.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of the array.
 
         Raises
         ------
@@ -57,25 +63,36 @@ class ImageLayout:
             own = ", ".join(map(str, self.caller_shape))
             or_own = f" or array of shape (n, {own})" if self.caller_shape[1:] else ""
             msg = (
-                f"Got X of shape {tuple(shape)} where "
-                f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]} were given to fit. "
+                f"X has shape {tuple(shape)}, but the estimator was fitted on "
+                f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]}. "
                 f"Expected 2D array of shape (n, {self.n_pixels}){or_own}. "
-                f"Reshape your data if it is such images: X.reshape(-1, {own})."
+                f"Reshape your data if it has these pixels: X.reshape(-1, {own})."
             )
             raise ValueError(msg)
 
     def to_rows(self, array: np.ndarray) -> np.ndarray:
-        """Array in this layout, or rows of pixels, -> (n, H*W*C), a view."""
+        """Reshape an array in this layout, or rows, to rows (n, H*W*C), as a view."""
         self.check_shape(array.shape)
         return array.reshape(len(array), math.prod(array.shape[1:]))
 
     def to_images(self, rows: np.ndarray) -> np.ndarray:
-        """(n, H*W*C) -> (n, H, W, C), a view."""
+        """Reshape rows (n, H*W*C) to images (n, H, W, C), as a view."""
         return rows.reshape(len(rows), *self.image_shape)
 
 
 def caller_shapes(image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
-    """Shapes that one image of that (height, width, channels) may come in."""
+    """Shapes of one image in each layout.
+
+    Parameters
+    ----------
+    image_shape : (int, int, int)
+        Height, width and channels of one image.
+
+    Returns
+    -------
+    list of tuple of int
+        (H*W*C,), (H, W, C) and, for one channel, (H, W).
+    """
     height, width, channels = image_shape
     shapes: list[tuple[int, ...]] = [(math.prod(image_shape),), image_shape]
     return [*shapes, (height, width)] if channels == 1 else shapes
@@ -84,20 +101,25 @@ def caller_shapes(image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
 def infer_layout(
     shape: tuple[int, ...], image_shape: tuple[int, int, int] | None
 ) -> ImageLayout:
-    """Find the layout of an array of that shape.
+    """Infer the layout of X from its shape.
 
     Parameters
     ----------
     shape : tuple of int
-        (n, n_columns), (n, H, W) or (n, H, W, C).
-    image_shape : (H, W, C) or None
-        What the caller says of the images. Rows without it are square grey images
-        if the number of columns is a square, else strips of 1 x n_columns.
+        Shape of X: (n, n_columns), (n, H, W) or (n, H, W, C).
+    image_shape : (int, int, int) or None
+        Height, width and channels, if the caller has set `input_shape`. Without it,
+        rows are square grey images if the number of columns is a square number, else
+        strips of 1 x n_columns pixels.
+
+    Returns
+    -------
+    ImageLayout
 
     Raises
     ------
     ValueError
-        If the shape is no layout or contradicts `image_shape`.
+        If X has no supported layout or contradicts `image_shape`.
     """
     if len(shape) not in _LAYOUT_NAMES:
         msg = (
@@ -106,27 +128,35 @@ def infer_layout(
             f"{shape} instead. Reshape your data: X.reshape(1, -1) if it is one image."
         )
         raise ValueError(msg)
-    caller_shape = tuple(map(int, shape[1:]))  # a storage's own may be of numpy's
+    caller_shape = tuple(map(int, shape[1:]))  # may be numpy integers
     if image_shape is None:
         return ImageLayout(_guess_image_shape(caller_shape), caller_shape)
     n_pixels = math.prod(image_shape)
     if caller_shape != (n_pixels,) and (*caller_shape, 1)[:3] != image_shape:
         msg = (
-            f"input_shape says images of (height, width, channels) = {image_shape}, "
-            f"which does not fit X of shape {tuple(shape)}. Give such images, rows of "
-            f"{n_pixels} columns, or another input_shape."
+            f"X of shape {tuple(shape)} does not match input_shape: (height, width, "
+            f"channels) = {image_shape}. Expected images of this shape, or rows of "
+            f"{n_pixels} columns."
         )
         raise ValueError(msg)
     return ImageLayout(image_shape, caller_shape)
 
 
 def parse_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Height, width and channels from (H, W) or (H, W, C).
+    """Validate `input_shape` and return height, width and channels.
+
+    Parameters
+    ----------
+    input_shape : (H, W) or (H, W, C)
+
+    Returns
+    -------
+    (int, int, int)
 
     Raises
     ------
     ValueError
-        If it is not two or three integers of at least 1.
+        If `input_shape` is not two or three integers of at least 1.
     """
     if len(input_shape) not in (2, 3) or not all(
         isinstance(size, Integral) and size >= 1 for size in input_shape
@@ -141,13 +171,13 @@ def parse_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Image shape behind one image of the caller's, with a warning where in doubt."""
+    """Guess the shape (H, W, C) of one image of X; warn if it is ambiguous."""
     if len(caller_shape) > 1:
         height, width, channels = (*caller_shape, 1)[:3]
         if len(caller_shape) == 3 and height in (1, 3, 4) and channels > 4:
             warn_user(
-                f"X is taken for images of {height} x {width} pixels with {channels} "
-                f"channels. If its channels come first, give X.transpose(0, 2, 3, 1); "
+                f"X is read as images of {height} x {width} pixels with {channels} "
+                f"channels. If its channels come first, pass X.transpose(0, 2, 3, 1); "
                 f"if they come last, set input_shape={caller_shape} to confirm it.",
             )
         return height, width, channels
@@ -158,9 +188,9 @@ def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
     side = math.isqrt(n_columns // 3)
     if 3 * side**2 == n_columns and side >= _MIN_COLOUR_SIDE:
         warn_user(
-            f"X has {n_columns} columns, taken for strips of 1 x {n_columns} pixels. "
-            f"If they are colour images of {side} x {side} pixels, set "
-            f"input_shape=({side}, {side}, 3); if they are strips, set "
+            f"X has {n_columns} columns and is read as strips of 1 x {n_columns} "
+            f"pixels. For colour images of {side} x {side} pixels, set "
+            f"input_shape=({side}, {side}, 3); for strips, set "
             f"input_shape=(1, {n_columns}) to confirm it.",
         )
     return 1, n_columns, 1

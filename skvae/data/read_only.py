@@ -1,4 +1,4 @@
-"""Arrays that nothing can change, so that what is made of them may be kept."""
+"""Read-only arrays, whose derived results can be cached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def is_read_only(array: np.ndarray) -> bool:
-    """Whether neither an array nor one that it is a view of can be written to."""
+    """Check that an array, and every array that it is a view of, is read-only."""
     viewed: object = array
     while isinstance(viewed, np.ndarray):
         if viewed.flags.writeable:
@@ -16,7 +16,7 @@ def is_read_only(array: np.ndarray) -> bool:
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """The array itself if it is read-only, else a read-only copy."""
+    """Return the array itself if it is read-only, else a read-only copy."""
     if is_read_only(array):
         return array
     copy = np.array(array)

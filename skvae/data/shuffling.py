@@ -1,9 +1,9 @@
-"""The order in which an epoch's images are trained on, and reading ahead in it.
+"""Shuffling of the training samples of an epoch, with read-ahead.
 
-Stored images are read in runs of neighbouring rows. So the runs of an epoch are put in
-a random order and gathered in blocks of some sixty, and the rows of each block are put
-in a random order: the images of a batch come from runs all over the data. Where all
-images fit one block, or one run, that is a full shuffle.
+Out-of-core arrays are read in runs of neighbouring rows. In each epoch the runs are
+shuffled and gathered in blocks of about sixty, and the rows of each block are shuffled.
+The images of a batch thus come from all over the data. If all images fit in one block,
+or in one run, this is a full shuffle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from skvae.data.storage import StoredImages, chunk_length, image_bytes
 
-# Images that are shuffled together have about this many bytes; as many are read ahead.
+# Approximate size of a block. One more block is read ahead.
 _BLOCK_BYTES = 2**26
 
 
@@ -28,21 +28,21 @@ def shuffled_blocks(
     choose: Callable[[np.ndarray], np.ndarray],
     is_wanted: Callable[[], bool],
 ) -> Generator[tuple[int, np.ndarray], None, None]:
-    """Gather the images of an epoch in blocks, each while the one before is in use.
+    """Yield the images of an epoch in shuffled blocks, reading one block ahead.
 
     Parameters
     ----------
-    images : array-like of shape (n, H, W, C)
-    rows : ndarray of int of shape (n_rows,), or range from 0
-        Images to use, in ascending order.
+    images : ndarray or StoredImages of shape (n, H, W, C)
+    rows : ndarray of int of shape (n_rows,), or range that starts at 0
+        Rows of the training samples, in ascending order.
     batch_size : int
-        All blocks but the last have a multiple of so many images.
+        The length of each block but the last is a multiple of it.
     rng : Generator
-        Determines the order, with `rows` and the size and dtype of the images.
+        Determines the order, together with `rows` and the images' shape and dtype.
     choose : callable
-        Returns the rows of a block to read.
+        Takes the rows of a block, returns those to read.
     is_wanted : callable
-        Returns whether to go on reading.
+        Returns False to stop reading.
 
     Yields
     ------
@@ -54,7 +54,7 @@ def shuffled_blocks(
     Raises
     ------
     CancelledError
-        If they are not wanted any more.
+        If `is_wanted` returns False.
     """
     n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
     blocks = _blocks(rows, chunk_length(images), n_batches * batch_size, rng)
@@ -87,9 +87,9 @@ def _blocks(
     block_length: int,
     rng: np.random.Generator,
 ) -> Iterator[np.ndarray]:
-    """Put the runs that ascending rows make in a random order, and the rows of a block.
+    """Yield the rows of each block: shuffle all runs, then the rows of a block.
 
-    A block is made when it is asked for: there may be more rows than memory is for.
+    Blocks are generated lazily, because the order of all rows may not fit in memory.
     """
     starts = np.arange(0, rows[-1] + 1, run_length)
     if not isinstance(rows, range):
@@ -100,7 +100,7 @@ def _blocks(
     ends = np.cumsum(lengths)
     for first in range(0, len(rows), block_length):
         last = first + block_length
-        # The runs of which a part is in the block.
+        # Runs that overlap with the block.
         reach = slice(
             np.searchsorted(ends, first, side="right"),
             np.searchsorted(ends, last, side="left") + 1,

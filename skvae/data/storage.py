@@ -1,8 +1,8 @@
-"""Images that stay where they are stored, and are read in parts. numpy alone.
+"""Out-of-core arrays, read in chunks. Needs numpy only.
 
-Anything with `shape`, numpy's `dtype` and slicing will do: memory maps, h5py datasets,
-zarr and dask arrays. Only runs of neighbouring rows are read, which is what files give
-quickly, and each is validated as it comes.
+An array needs `shape`, a numpy `dtype` and slicing: memory maps, h5py datasets, zarr
+and dask arrays have them. Reads are runs of neighbouring rows, which files return
+fastest, and each chunk is validated when it is read.
 """
 
 from __future__ import annotations
@@ -16,56 +16,57 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# Rows that are read together have at most about this many bytes.
+# Maximum size of a chunk, unless a single image is larger.
 _CHUNK_BYTES = 2**20
 
 
 class StoredArray(Protocol):
-    """What an array has to have to be read in parts."""
+    """Interface of an out-of-core array."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Number of rows, and the shape of one."""
+        """Number of rows, followed by the shape of one row."""
 
     @property
     def dtype(self) -> np.dtype:
-        """numpy's, not a library's own."""
+        """Data type, as a numpy dtype."""
 
     def __getitem__(self, rows: slice, /) -> Any:
-        """Rows as an array."""
+        """Read a slice of rows as an array."""
 
 
 def chunk_length(images: np.ndarray | StoredImages) -> int:
-    """How many images of an array (n, H, W, C) to read together."""
+    """Number of images in a chunk of an array of shape (n, H, W, C)."""
     return max(1, _CHUNK_BYTES // image_bytes(images))
 
 
 def image_bytes(images: np.ndarray | StoredImages) -> int:
-    """How many bytes one image has."""
+    """Size of one image in bytes."""
     return images.dtype.itemsize * math.prod(images.shape[1:])
 
 
 def is_stored(X: Any) -> bool:
-    """Whether X is read in parts: a memory map, or what only looks like an array."""
+    """Check if X is out-of-core: a memory map, or a foreign array of numpy dtype."""
     if isinstance(X, np.ndarray):
         return _memory_map(X) is not None
-    # Neither tables nor sparse matrices.
+    # Excludes data frames, which have no dtype, and sparse matrices.
     is_sliceable = hasattr(X, "__getitem__") and not hasattr(X, "tocsr")
     return is_sliceable and isinstance(getattr(X, "dtype", None), np.dtype)
 
 
 class StoredImages:
-    """Stored images as an array (n, H, W, C) that slices and index arrays read from.
+    """Out-of-core images of shape (n, H, W, C), read by slice or index array.
 
-    What goes wrong while rows are read has a note that names them.
+    Errors raised while reading have a note with the row numbers.
 
     Parameters
     ----------
     array : array-like with shape, dtype and slicing
         Images in the caller's layout.
     to_images : callable
-        Validates images in the caller's layout and brings them to (n, H, W, C).
+        Validates a chunk in the caller's layout and reshapes it to (n, H, W, C).
     image_shape : (H, W, C)
+        Shape of one image.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class StoredImages:
         self._to_images = to_images
         self.shape = (int(array.shape[0]), *image_shape)
         self.dtype = array.dtype
-        # Not every storage can be read by two threads of a call at a time.
+        # Some storages do not support concurrent reads.
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -94,12 +95,22 @@ class StoredImages:
     def gather(
         self, key: np.ndarray, is_wanted: Callable[[], bool] = lambda: True
     ) -> np.ndarray:
-        """Read the rows of an index array, as long as they are wanted.
+        """Read the rows of an index array.
+
+        Parameters
+        ----------
+        key : ndarray of int of shape (n_rows,)
+        is_wanted : callable
+            Called before each chunk. Returns False to stop reading.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, H, W, C)
 
         Raises
         ------
         CancelledError
-            If they are wanted no more.
+            If `is_wanted` returns False.
         """
         images = np.empty((len(key), *self.shape[1:]), self.dtype)
         for places in self._by_chunk(key):
@@ -111,7 +122,7 @@ class StoredImages:
         return images
 
     def _by_chunk(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Places in an index array of the rows that are read together."""
+        """Yield the positions of each chunk's rows in an index array."""
         if len(rows) == 0:
             return
         chunks = rows // chunk_length(self)
@@ -122,9 +133,9 @@ class StoredImages:
     def _read(
         self, start: int, stop: int, places: np.ndarray | None = None
     ) -> np.ndarray:
-        """Read a run of rows, or of these only some.
+        """Read a run of rows, or only those at some places in it.
 
-        A slice of a memory map reads nothing yet: there, no other rows are touched.
+        The slice of a memory map is lazy: its other rows are not read from disk.
         """
         try:
             check_file(self._array)
@@ -136,23 +147,23 @@ class StoredImages:
                 rows = np.asarray(run)
             if n_rows != stop - start or rows.dtype != self.dtype:
                 msg = (
-                    f"Got {n_rows} rows of {rows.dtype} where {stop - start} of "
-                    f"{self.dtype} were expected. What X is read from has changed."
+                    f"Expected {stop - start} rows of dtype {self.dtype}, got {n_rows} "
+                    f"of {rows.dtype}. The data behind X has changed."
                 )
-                raise ValueError(msg)  # noqa: TRY301  the note below is for it, too
+                raise ValueError(msg)  # noqa: TRY301  gets the note below, too
             return self._to_images(rows)
         except Exception as error:
-            error.add_note(f"raised while rows {start} to {stop - 1} of X were read")
+            error.add_note(f"while reading rows {start} to {stop - 1} of X")
             raise
 
 
 class Selection:
-    """Some rows of images (n, H, W, C) as an array that is gathered where it is sliced.
+    """Selected rows of images (n, H, W, C), read when they are sliced.
 
     Parameters
     ----------
-    images : ndarray, StoredImages or Selection
-    rows : (n_rows,) of int, or range of neighbours
+    images : ndarray, StoredImages or Selection of shape (n, H, W, C)
+    rows : ndarray of int of shape (n_rows,), or range with step 1
     """
 
     def __init__(
@@ -165,7 +176,7 @@ class Selection:
         return len(self._rows)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Gather a part of the rows."""
+        """Read a part of the selected rows."""
         rows = self._rows[key]
         if isinstance(rows, range):
             return self._images[rows.start : rows.stop]
@@ -173,14 +184,19 @@ class Selection:
 
 
 def check_file(array: Any) -> None:
-    """See that the file behind a memory map, or a view of one, is whole.
+    """Check that the file of a memory map, or of a view of one, is not truncated.
 
-    Reading or writing beyond the end of a file that was cut off ends the process.
+    Access beyond the end of a truncated file would kill the process.
+
+    Parameters
+    ----------
+    array : array-like
+        Anything but a memory map or a view of one passes.
 
     Raises
     ------
     OSError
-        If it is shorter than it was.
+        If the file is shorter than when it was opened.
     """
     memory_map = _memory_map(array)
     if memory_map is None:
@@ -190,7 +206,7 @@ def check_file(array: Any) -> None:
         mapped = mapped.base
     if not isinstance(mapped, mmap.mmap):
         return
-    # A map starts where a page does.
+    # A map starts at a page boundary.
     start = memory_map.offset - memory_map.offset % mmap.ALLOCATIONGRANULARITY
     if mapped.size() < start + len(mapped):
         msg = f"The file {memory_map.filename} is shorter than when it was opened."
@@ -198,7 +214,7 @@ def check_file(array: Any) -> None:
 
 
 def _memory_map(array: Any) -> np.memmap | None:
-    """The memory map that an array is, or is a view of."""
+    """Return the memory map that an array is, or is a view of, else None."""
     while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
         array = array.base
     return array if isinstance(array, np.memmap) else None

@@ -16,30 +16,36 @@ from skvae.exceptions import naming
 
 
 def with_shape(X: Any, name: str = "X") -> Any:
-    """X itself if it has a shape, else the array of its nested lists.
+    """Return X if it has a shape, else convert nested lists to an array.
+
+    Parameters
+    ----------
+    X : array-like
+    name : str, default="X"
+        Name of the argument in error messages.
 
     Raises
     ------
     ValueError
-        If they are ragged, if the shape is not known, or if values are masked.
+        If lists are ragged, the shape is unknown, or values are masked.
     """
     if hasattr(X, "shape"):
         if not isinstance(X.shape, tuple) or not all(
             isinstance(length, Integral) for length in X.shape
         ):
             msg = (
-                f"{name} has the shape {X.shape!r}, expected a tuple of ints. A dask "
-                f"array's compute_chunk_sizes() finds them."
+                f"{name} has shape {X.shape!r}, expected a tuple of ints. For a dask "
+                f"array of unknown length, call compute_chunk_sizes()."
             )
             raise ValueError(msg)
         if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-            msg = f"{name} has masked values. Replace them: {name}.filled(value)."
+            msg = f"{name} has masked values. Fill them first: {name}.filled(value)."
             raise ValueError(msg)
         return X
     try:
         return np.asarray(X)
     except ValueError as error:
-        msg = f"{name} is ragged: its rows have different shapes. Make them equal."
+        msg = f"{name} is ragged: its rows must have equal shapes."
         raise ValueError(msg) from error
 
 
@@ -51,11 +57,28 @@ def read_images(
     reset: bool,
     name: str = "X",
 ) -> np.ndarray | StoredImages:
-    """Validate X and return it as images (n, H, W, C) in its own dtype.
+    """Validate X and reshape it to images (n, H, W, C).
 
-    scikit-learn validates rows of pixels, whatever the layout, so that feature names,
-    the number of features and error messages are its own. Out-of-core arrays are
-    validated as they are read.
+    scikit-learn validates X as rows of pixels, so that feature names, the number of
+    features and error messages follow its conventions. The values of out-of-core arrays
+    are validated when they are read.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Stores or provides the feature attributes.
+    X : array-like or out-of-core array
+    layout : ImageLayout
+        Expected layout of X.
+    reset : bool
+        If True, set `n_features_in_` and `feature_names_in_`, else compare X with them.
+    name : str, default="X"
+        Name of the argument in error messages.
+
+    Returns
+    -------
+    ndarray or StoredImages of shape (n, H, W, C)
+        In the dtype of X.
     """
     with naming(name):
         X = with_shape(X, name)
@@ -70,14 +93,14 @@ def read_images(
 def _open_images(
     estimator: BaseEstimator, X: Any, layout: ImageLayout, *, reset: bool, name: str
 ) -> StoredImages:
-    """Validate shape and dtype of stored images now, and their values when read."""
+    """Validate shape and dtype of an out-of-core array now, its values when read."""
     layout.check_shape(X.shape)
     check_numeric(X.dtype, name)
     n_images, *caller_shape = X.shape
     stand_in = np.broadcast_to(
         np.zeros((), X.dtype), (n_images, math.prod(caller_shape))
     )
-    # Without images or pixels, for scikit-learn to say so.
+    # For scikit-learn's error if there are no samples or no features.
     validate_data(estimator, stand_in, reset=reset, skip_check_array=stand_in.size > 0)
 
     def to_images(part: np.ndarray) -> np.ndarray:
@@ -97,9 +120,17 @@ def check_numeric(dtype: np.dtype, name: str) -> None:
 
 
 def check_out(out: Any, shape: tuple[int, ...], source: Any) -> None:
-    """Check that an array can hold results of that shape.
+    """Validate the argument `out` of a method.
 
     It must not share memory with the input, which is read while results are written.
+
+    Parameters
+    ----------
+    out : array-like or None
+    shape : tuple of int
+        Shape of the results.
+    source : array-like
+        Input of the method.
     """
     if out is None:
         return
@@ -113,8 +144,8 @@ def check_out(out: Any, shape: tuple[int, ...], source: Any) -> None:
     if not isinstance(out, np.ndarray):
         return
     if not out.flags.writeable:
-        msg = "out is read-only. Give an array that can be written to."
+        msg = "out is read-only. Pass a writeable array."
         raise ValueError(msg)
     if isinstance(source, np.ndarray) and np.shares_memory(out, source):
-        msg = "out shares memory with the input. Give another array."
+        msg = "out shares memory with the input. Pass another array."
         raise ValueError(msg)

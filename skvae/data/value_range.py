@@ -1,4 +1,4 @@
-"""Value range: the interval of pixel values that the network sees as [0, 1]."""
+"""Value range: the interval of pixel values that is scaled to [0, 1]."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skvae.data.storage import StoredImages, chunk_length
 
 
 def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
-    """Smallest and largest value of images (n, H, W, C), read in parts."""
+    """Smallest and largest value of images (n, H, W, C), read in chunks."""
     length = chunk_length(images)
     low, high = math.inf, -math.inf
     for start in range(0, len(images), length):
@@ -22,10 +22,10 @@ def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
 
 
 def auto_value_range(images: np.ndarray | StoredImages) -> tuple[float, float]:
-    """The interval (low, high) that ``value_range="auto"`` stands for.
+    """Value range (low, high) for ``value_range="auto"``.
 
-    0-255 for uint8; 0-1 for bool and for floats that lie in it; else the data's own
-    minimum and maximum, and a unit above the minimum if they are equal.
+    0 to 255 for uint8; 0 to 1 for bool, and for floats within this interval; otherwise
+    the minimum and maximum of the data. If they are equal, high is one unit above low.
     """
     if images.dtype == np.uint8:
         return 0.0, 255.0
@@ -33,19 +33,19 @@ def auto_value_range(images: np.ndarray | StoredImages) -> tuple[float, float]:
     if images.dtype.kind in "bf" and low >= 0.0 and high <= 1.0:
         return 0.0, 1.0
     if low == high:
-        # Beyond 2**53 the next float64 is more than a unit away.
+        # Beyond 2**53 neighbouring float64 numbers are more than one unit apart.
         high = low + max(1.0, float(np.spacing(abs(low))))
     return parse_value_range((low, high))
 
 
 def parse_value_range(value_range: Sequence[float]) -> tuple[float, float]:
-    """Low and high as floats.
+    """Validate a value range and return (low, high) as floats.
 
     Raises
     ------
     ValueError
-        If they are no interval, or one that float32, in which images come back,
-        cannot hold or resolve.
+        If it is not an interval, or if float32, the dtype of decoded images, cannot
+        represent or resolve it.
     """
     limits = np.finfo(np.float32)
     if len(value_range) == 2 and all(isinstance(end, Real) for end in value_range):
@@ -58,9 +58,8 @@ def parse_value_range(value_range: Sequence[float]) -> tuple[float, float]:
         if is_resolved and max(-low, high, width) <= float(limits.max):
             return low, high
     msg = (
-        f"The value range must be (low, high) with low < high, both numbers that "
-        f"float32 can hold and tell apart, got {value_range!r}. Set another "
-        f"value_range, or scale the data."
+        f"The value range must be (low, high) with low < high, finite and distinct in "
+        f"float32, got {value_range!r}. Set another value_range, or scale the data."
     )
     raise ValueError(msg)
 
@@ -68,20 +67,24 @@ def parse_value_range(value_range: Sequence[float]) -> tuple[float, float]:
 def to_network_units(
     images: np.ndarray, value_range: tuple[float, float], *, is_clipped: bool
 ) -> np.ndarray:
-    """Bring images from the caller's units and dtype to the network's, float32.
+    """Scale images from the caller's units to the network's, as float32.
 
     Parameters
     ----------
-    images : (n, H, W, C)
-    value_range : (low, high)
-        The interval of pixel values that becomes [0, 1].
+    images : ndarray of shape (n, H, W, C)
+        In the caller's units and dtype.
+    value_range : (float, float)
+        Interval of pixel values that is scaled to [0, 1].
     is_clipped : bool
-        Whether values outside of it become 0 and 1.
+        If True, values outside of the interval are clipped.
+
+    Returns
+    -------
+    ndarray of shape (n, H, W, C), float32
     """
     low, high = value_range
     images = to_graph_dtype(images)
-    # float64 is scaled before it is cast, so that small differences at a large offset
-    # survive.
+    # float64 is scaled before it is cast, to keep small differences at a large offset.
     working = np.float64 if images.dtype == np.float64 else np.float32
     if (low, high) != (0.0, 1.0):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -93,14 +96,14 @@ def to_network_units(
 
 
 def to_graph_dtype(array: np.ndarray) -> np.ndarray:
-    """The same values as uint8, float32 or float64: graphs are traced for these three.
+    """Convert an array to uint8, float32 or float64, the dtypes that graphs accept.
 
-    Only float64 can hold what 32-bit integers and wider types hold.
+    Integers of 32 or more bits become float64, because float32 would round them.
     """
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "b" or array.dtype == np.uint8:
         return array.view(np.uint8) if kind == "b" else array
     if size <= 2 or (kind == "f" and size == 4):
         return array.astype(np.float32, copy=False)
-    with np.errstate(over="ignore"):  # a longdouble that is refused as an infinity
+    with np.errstate(over="ignore"):  # an infinity is rejected later
         return array.astype(np.float64, copy=False)

@@ -1,4 +1,4 @@
-"""What is learned: Keras models, layers, initializers and the objective.
+"""Keras models, layers, initializers and the training objective.
 
 Importing this package registers the layers that `keras.saving.load_model` needs for
 models from `ConvVAE.to_keras`. It imports Keras and TensorFlow.

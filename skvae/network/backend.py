@@ -1,6 +1,7 @@
-"""Keras on TensorFlow, which only training and Keras models need.
+"""Keras with TensorFlow, needed for training and Keras models only.
 
-Imported by all modules that use either, and by these alone.
+Modules that use Keras or TensorFlow import them from here. No other module does, so
+that a fitted estimator works without them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ except ModuleNotFoundError as error:
     if error.name not in ("keras", "tensorflow"):
         raise
     msg = (
-        "Fitting a ConvVAE and to_keras need TensorFlow and Keras: pip install "
+        "Fitting a ConvVAE and to_keras require TensorFlow and Keras: pip install "
         f"tensorflow keras. ({error})"
     )
     raise ImportError(msg) from error

@@ -1,10 +1,11 @@
-"""Keras's layers in the forms in which a CPU trains them fastest.
+"""Keras layers in the forms that train fastest on a CPU.
 
-Weights, configuration and, to rounding, results are those of Keras's layers of the same
-name. On a CPU a convolution is slow where it is small, because each call costs the
-library that computes it some hundred microseconds, and where it has few inputs, or
-fewer outputs than a vector register has lanes; and a transposed convolution is slower
-than a convolution. Hence the other forms below. benchmarks/README.md has the figures.
+Weights, configuration and, up to rounding, results equal those of the Keras layers of
+the same name. On a CPU, small convolutions are slow because each call to the library
+that computes them costs about a hundred microseconds. Convolutions with few inputs, or
+with fewer outputs than a vector register has lanes, are slow, too, and so are
+transposed convolutions. The forms below avoid these cases. benchmarks/README.md has the
+figures.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import numpy as np
 from skvae.architecture import convolution_links, same_padding
 from skvae.network.backend import keras, tf
 
-# A convolution is a product with a matrix where that has at most so many entries.
+# A convolution is computed as a matrix product if the matrix is at most this large.
 _MAX_MATRIX_SIZE = 2**16
 
-# Outputs that a convolution computes together: the float32 lanes of a vector register.
+# Number of float32 lanes of a vector register: outputs that are computed together.
 _LANES = 16
 
-# Without oneDNN, a convolution of images with up to so many channels computes up to
-# _LINE_LENGTH pixels of a line together, as up to _LINE_OUTPUTS channels.
+# Without oneDNN, a convolution of images with at most _FEW_INPUTS channels computes at
+# most _LINE_LENGTH pixels of a line together, as at most _LINE_OUTPUTS channels.
 _FEW_INPUTS = 4
 _LINE_LENGTH = 4
 _LINE_OUTPUTS = 32
@@ -36,20 +37,21 @@ class Conv2D(keras.layers.Conv2D):
     """Convolution with stride 2 and "same" padding."""
 
     def call(self, inputs: Any) -> Any:
-        """Images (n, H, W, inputs) to (n, ceil(H / 2), ceil(W / 2), filters)."""
+        """Map images (n, H, W, inputs) to (n, ceil(H / 2), ceil(W / 2), filters)."""
         kernel, bias = map(tf.convert_to_tensor, (self.kernel, self.bias))
         return self.activation(_convolution(inputs, kernel, bias))
 
 
 @keras.saving.register_keras_serializable(package="skvae")
 class Conv2DTranspose(keras.layers.Conv2DTranspose):
-    """Transposed convolution with "same" padding that comes to images of a size.
+    """Transposed convolution with "same" padding and a given output size.
 
     Parameters
     ----------
     *args, **kwargs
-        Those of Keras's layer.
-    output_size : (height, width)
+        Arguments of `keras.layers.Conv2DTranspose`.
+    output_size : (int, int)
+        Height and width of the output.
     """
 
     def __init__(self, *args: Any, output_size: tuple[int, int], **kwargs: Any) -> None:
@@ -58,7 +60,7 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         self.output_size = (height, width)
 
     def call(self, inputs: Any) -> Any:
-        """Images (n, h, w, inputs) to (n, *output_size, filters)."""
+        """Map images (n, h, w, inputs) to (n, *output_size, filters)."""
         kernel, bias = map(tf.convert_to_tensor, (self.kernel, self.bias))
         x = _transposed_convolution(
             inputs, self.output_size, self.strides[0], kernel, bias
@@ -66,34 +68,34 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         return self.activation(x)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Shape of the outputs."""
+        """Shape of the output."""
         return (input_shape[0], *self.output_size, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments that make the layer again."""
+        """Constructor arguments of the layer."""
         return {**super().get_config(), "output_size": self.output_size}
 
 
 def _convolution(x: Any, kernel: Any, bias: Any) -> Any:
-    """Convolution with stride 2; the kernel is (height, width, inputs, outputs)."""
+    """Convolution with stride 2. The kernel is (height, width, inputs, outputs)."""
     size = tuple(x.shape[1:3])
     if _matrix_size(size, 2, kernel) <= _MAX_MATRIX_SIZE:
         matrix = _convolution_matrix(size, 2, kernel)
         return _matrix_product(x, matrix, bias, (*_strided(size, 2), kernel.shape[3]))
     if kernel.shape[0] == 1:
-        # The gradient of stride 2 would write beyond its memory (TensorFlow 2.21 with
-        # oneDNN), for the last line and column that such a kernel leaves out.
+        # A kernel of size 1 with stride 2 skips the last line and column of even sizes.
+        # Its gradient would write out of bounds (TensorFlow 2.21 with oneDNN).
         x = _line_convolution(x[:, ::2, ::2], kernel, 1)
     else:
         x = _line_convolution(x, kernel, 2)
-    # Not bias_add: its gradient takes ten times as long where outputs are few.
+    # The gradient of bias_add takes ten times as long for few outputs.
     return x + bias
 
 
 def _transposed_convolution(
     x: Any, size: tuple[int, int], stride: int, kernel: Any, bias: Any
 ) -> Any:
-    """Transposed convolution that comes to images of a size.
+    """Transposed convolution to images of a size.
 
     The kernel is (height, width, outputs, inputs).
     """
@@ -111,7 +113,7 @@ def _transposed_convolution(
 
 
 def _spread(images: Any, size: tuple[int, int]) -> Any:
-    """Put a line and a column of zeros after each, as far as the size goes."""
+    """Insert zeros after each line and column, and crop to a size."""
     _, height, width, n_channels = images.shape
     x = tf.reshape(images, (-1, height, 1, width, 1, n_channels))
     x = tf.pad(x, [(0, 0), (0, 0), (0, 1), (0, 0), (0, 1), (0, 0)])
@@ -121,17 +123,17 @@ def _spread(images: Any, size: tuple[int, int]) -> Any:
 
 @cache
 def _computes_with_onednn() -> bool:
-    """Whether TensorFlow computes convolutions by oneDNN on this machine.
+    """Check if TensorFlow computes convolutions with oneDNN on this machine.
 
-    TensorFlow has no function that tells. It replaces the operations of a graph before
-    it runs it: this runs a convolution and looks which operations were run.
+    TensorFlow has no function for this check. It replaces the operations of a graph
+    before running it, so this runs a convolution and inspects the operations run.
     """
     v1 = tf.compat.v1
     run_metadata = v1.RunMetadata()
     with tf.Graph().as_default():
         images = v1.placeholder(tf.float32, (1, 4, 4, 1))
         convolved = tf.nn.conv2d(images, tf.ones((3, 3, 1, 1)), 1, "SAME")
-        # Without a GPU, so that the session takes no memory there.
+        # No GPU, so that the session does not allocate its memory.
         config = v1.ConfigProto(device_count={"GPU": 0})
         with v1.Session(config=config) as session:
             session.run(
@@ -144,11 +146,11 @@ def _computes_with_onednn() -> bool:
     return any("Mkl" in node.op for node in nodes)
 
 
-# The first layer: a convolution whose channels are the next pixels of a line.
+# First layer: a convolution whose output channels are neighbouring pixels of a line.
 
 
 def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
-    """Convolution with "same" padding; several pixels together where inputs are few.
+    """Convolution with "same" padding, of several pixels together for few inputs.
 
     The kernel is (height, width, inputs, outputs).
     """
@@ -159,7 +161,7 @@ def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
     size = x.shape[1:3]
     height, width = _strided(size, stride)
     n_blocks = math.ceil(width / length)
-    # What the last output of each axis reaches, of the right end's block if need be.
+    # End of the last output's receptive field on each axis, after padding to blocks.
     reaches = [(n - 1) * stride + extent for n in (height, n_blocks * length)]
     befores = [same_padding(of, stride, extent)[0] for of in size]
     paddings = [
@@ -174,18 +176,16 @@ def _line_convolution(x: Any, kernel: Any, stride: int) -> Any:
     ]
     x = tf.nn.conv2d(
         x,
-        tf.concat(
-            kernels, axis=3
-        ),  # (extent, a line's reach, inputs, length x outputs)
+        tf.concat(kernels, axis=3),  # (extent, width, inputs, length * outputs)
         [1, stride, stride * length, 1],
         [(0, 0), *paddings, (0, 0)],
     )
     x = tf.reshape(x, (-1, height, n_blocks * length, n_outputs))
-    # A slice that leaves nothing out costs its gradient a copy.
+    # The gradient of a slice is a copy, even if nothing is cut off.
     return x[:, :, :width] if width % length else x
 
 
-# A small convolution: the product with a matrix that holds the kernel for each output.
+# Small convolution: the product with a matrix that has the kernel for each output.
 
 
 def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -194,7 +194,7 @@ def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 def _matrix_size(size: tuple[int, int], stride: int, kernel: Any) -> int:
-    """Entries of the matrix, or of the one that it is made with if that has more."""
+    """Size of the convolution matrix, or of the links it is made from if larger."""
     n_pixels = math.prod(size) * math.prod(_strided(size, stride))
     return n_pixels * max(math.prod(kernel.shape[:2]), math.prod(kernel.shape[2:]))
 
@@ -202,19 +202,19 @@ def _matrix_size(size: tuple[int, int], stride: int, kernel: Any) -> int:
 def _convolution_matrix(size: tuple[int, int], stride: int, kernel: Any) -> Any:
     """Matrix of a convolution of images of a size.
 
-    The kernel is (height, width, a, b), the matrix (pixels x a, strided pixels x b).
+    The kernel is (height, width, a, b), the matrix (pixels * a, strided pixels * b).
     """
     height, width, n_a, n_b = kernel.shape
     rows, columns = (convolution_links(length, stride, height) for length in size)
-    # Which pixels each entry of the kernel joins.
+    # Pixels that each kernel entry connects.
     links = np.einsum("kio,ljp->ijopkl", rows, columns)
     links = tf.constant(links.reshape(-1, height * width), kernel.dtype)
     matrix = links @ tf.reshape(kernel, (height * width, n_a * n_b))
     n_larger, n_smaller = math.prod(size), math.prod(_strided(size, stride))
     if n_a > 1:
         matrix = tf.reshape(matrix, (n_larger, n_smaller, n_a, n_b))
-        # The axes in the middle change places. tf.transpose takes several times as long
-        # with so few values.
+        # Swaps the middle axes. tf.transpose takes several times as long for so few
+        # values.
         matrix = tf.stack(tf.unstack(matrix, axis=2), axis=1)
     return tf.reshape(matrix, (n_larger * n_a, n_smaller * n_b))
 
@@ -227,17 +227,17 @@ def _matrix_product(
     *,
     is_transposed: bool = False,
 ) -> Any:
-    """Images times a matrix, or its transpose, to images of a shape (H, W, C)."""
+    """Multiply images by a matrix or its transpose, to images of shape (H, W, C)."""
     x = tf.reshape(x, (-1, matrix.shape[1 if is_transposed else 0]))
     x = tf.matmul(x, matrix, transpose_b=is_transposed)
     return tf.reshape(x + tf.tile(bias, [math.prod(shape[:2])]), (-1, *shape))
 
 
-# The last layer: a convolution whose channels are the pixels of a block.
+# Last layer: a convolution whose output channels are the pixels of a block.
 
 
 def _block_length(extent: int, n_outputs: int) -> int:
-    """Length of the square blocks that take the fewest multiplications an output."""
+    """Side of the square blocks with the fewest multiplications per output."""
 
     def cost(block: int) -> float:
         n_lanes = _LANES * math.ceil(block**2 * n_outputs / _LANES)
@@ -247,11 +247,11 @@ def _block_length(extent: int, n_outputs: int) -> int:
 
 
 def _block_convolution(x: Any, block: int, kernel: Any) -> Any:
-    """Transposed convolution with stride 1 by a convolution with stride `block`.
+    """Transposed convolution with stride 1, as a convolution with stride `block`.
 
-    The kernel is (height, width, outputs, inputs). The convolution's is that kernel,
-    turned around, once for each pixel of a block: (reach, reach, inputs, pixels x
-    outputs).
+    The kernel is (height, width, outputs, inputs). The kernel of the convolution has it
+    rotated by 180 degrees, once for each pixel of a block: (reach, reach, inputs,
+    pixels * outputs) with reach = block + height - 1.
     """
     extent, _, n_outputs, _ = kernel.shape
     size = tuple(x.shape[1:3])
@@ -272,15 +272,16 @@ def _block_convolution(x: Any, block: int, kernel: Any) -> Any:
     @tf.custom_gradient
     def apply(x: Any, kernel: Any) -> Any:
         y = tf.nn.conv2d(x, blocks, block, [(0, 0), *paddings, (0, 0)])
-        # Not depth_to_space, which takes up to ten times as long.
+        # depth_to_space takes up to ten times as long.
         y = tf.reshape(y, (-1, n_across, block, block * n_outputs))
         y = tf.transpose(y, (0, 2, 1, 3))  # lines of blocks to lines of pixels
         y = tf.reshape(y, (-1, n_down * block, n_across * block, n_outputs))
         y = y[:, : size[0], : size[1]]
 
         def gradients(upstream: Any) -> tuple[Any, Any]:
-            # Those of a transposed convolution are a convolution, and what that one's
-            # kernel has as its gradient in the direction of x.
+            # The gradient with respect to x is a convolution of upstream. The gradient
+            # with respect to the kernel is that convolution's vector-Jacobian product
+            # with x.
             with tf.GradientTape() as tape:
                 tape.watch(kernel)
                 x_gradient = _line_convolution(upstream, kernel, 1)

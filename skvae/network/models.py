@@ -1,7 +1,7 @@
-"""The network: encoder and decoder as Keras models, made of one of two sets of layers.
+"""Encoder and decoder as Keras models, with Keras's convolutions or faster ones.
 
-Import this module before ``keras.saving.load_model`` reads a model that
-`ConvVAE.to_keras` gave: it registers the layers that are not Keras's own.
+Import this module before ``keras.saving.load_model`` reads a model from
+`ConvVAE.to_keras`: it registers the custom layers.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from skvae.network.backend import keras
 class Sampling(keras.layers.Layer):
     """Draw z from the posterior N(z_mean, exp(z_log_var)).
 
-    The reparameterisation of Kingma and Welling (2014), section 2.4:
+    Reparameterisation trick (Kingma and Welling 2014, section 2.4):
     z = z_mean + exp(z_log_var / 2) * epsilon with epsilon standard normal.
 
     Parameters
     ----------
-    seed : int
-        Start of the layer's stream of random numbers; every call draws anew.
+    seed : int, default=0
+        Seed of the layer's random stream. Each call makes new draws.
     **kwargs
-        `keras.layers.Layer`'s own arguments.
+        Arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, seed: int = 0, **kwargs: Any) -> None:
@@ -37,7 +37,7 @@ class Sampling(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Any) -> Any:
-        """Draw one z (n, latent_dim) for each row of [z_mean, z_log_var]."""
+        """Draw z from z_mean and z_log_var, all of shape (n, latent_dim)."""
         z_mean, z_log_var = inputs
         epsilon = keras.random.normal(
             keras.ops.shape(z_mean), dtype=z_mean.dtype, seed=self.seed_generator
@@ -45,18 +45,18 @@ class Sampling(keras.layers.Layer):
         return z_mean + keras.ops.exp(0.5 * z_log_var) * epsilon
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Shape of z: that of z_mean."""
+        """Shape of z, equal to that of z_mean."""
         return input_shape[0]
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments that make the layer again."""
+        """Constructor arguments of the layer."""
         return {**super().get_config(), "seed": self.seed}
 
 
 def _cropped_transpose(
     *args: Any, output_size: tuple[int, int], **kwargs: Any
 ) -> keras.layers.Layer:
-    """Keras's transposed convolution, and a crop if it comes to a larger size."""
+    """Transposed convolution of Keras, cropped to a size if its output is larger."""
     convolution = keras.layers.Conv2DTranspose(*args, **kwargs)
 
     def apply(x: Any) -> Any:
@@ -78,34 +78,33 @@ def _cropped_transpose(
 
 
 def _crop(kernel_size: int) -> tuple[int, int]:
-    """What to cut off before and after an axis, to come back to an odd size.
+    """Number of pixels to crop before and after an axis of odd size.
 
-    With stride 2 the transposed convolution gives an even size, one pixel more. The
-    pixel to lose is the one that makes it the transpose of the encoder's convolution at
-    that size, which pads odd sizes one pixel further ahead than even ones when the
-    kernel is odd and wider than one.
+    The output of the transposed convolution with stride 2 has an even size, one pixel
+    too many. It is cropped to be the transpose of the encoder's convolution. For odd
+    kernels wider than one, that convolution pads odd sizes with one more pixel in front
+    than even sizes.
     """
     return (1, 0) if kernel_size % 2 == 1 and kernel_size > 1 else (0, 1)
 
 
 class LayerSet(NamedTuple):
-    """The convolutions that a network is made of."""
+    """Convolution layers of a network."""
 
     Conv2D: Any
-    Conv2DTranspose: Any  # with output_size, the height and width that it comes to
+    Conv2DTranspose: Any  # takes output_size, (height, width)
 
 
 KERAS = LayerSet(keras.layers.Conv2D, _cropped_transpose)
 FAST = LayerSet(layers.Conv2D, layers.Conv2DTranspose)
 
 
-# dtype and data format are stated for every layer, so that what the host process
-# has set for its own networks changes nothing here.
+# Each layer sets dtype and data format, so that the global Keras settings of the host
+# process have no effect.
 
 
 def _options(name: str, dtype: str) -> dict[str, Any]:
-    # Left to itself, the initializer would take a seed from Python's global generator,
-    # the host's.
+    # Without a seed, the initializer would draw one from Python's global random state.
     initializer = keras.initializers.GlorotUniform(zlib.crc32(name.encode()))
     return {"kernel_initializer": initializer, "dtype": dtype, "name": name}
 
@@ -121,9 +120,20 @@ def _convolution_options(name: str, dtype: str) -> dict[str, Any]:
 def build_encoder(
     architecture: Architecture, kind: LayerSet = KERAS, dtype: str = "float32"
 ) -> keras.Model:
-    """Images (n, H, W, C) in the network's units to (z_mean, z_log_var).
+    """Build the encoder: images (n, H, W, C) to z_mean and z_log_var (n, latent_dim).
 
-    Layers compute in the dtype policy that is given, but for the last two.
+    Parameters
+    ----------
+    architecture : Architecture
+    kind : LayerSet, default=KERAS
+        Convolution layers to use.
+    dtype : str, default="float32"
+        Dtype policy of all layers but the last two, which are float32.
+
+    Returns
+    -------
+    keras.Model
+        For images in the network's units.
     """
     inputs = keras.Input(
         architecture.image_shape, dtype="float32", name="encoder_input"
@@ -146,7 +156,7 @@ def build_encoder(
         **_options("encoder_intermediate_layer", dtype),
     )(x)
     if dtype != "float32":
-        # Once for both layers: so their gradients are added up in float32.
+        # One cast for both layers, so that their gradients are summed in float32.
         x = keras.ops.cast(x, "float32")
     z_mean, z_log_var = (
         keras.layers.Dense(architecture.latent_dim, **_options(name, "float32"))(x)
@@ -161,9 +171,22 @@ def build_decoder(
     dtype: str = "float32",
     last_activation: str = "linear",
 ) -> keras.Model:
-    """Latents (n, latent_dim) to images (n, H, W, C) in the network's units.
+    """Build the decoder: latents (n, latent_dim) to images (n, H, W, C).
 
-    By default they are what enters the architecture's last activation.
+    Parameters
+    ----------
+    architecture : Architecture
+    kind : LayerSet, default=KERAS
+        Convolution layers to use.
+    dtype : str, default="float32"
+        Dtype policy of the layers.
+    last_activation : str, default="linear"
+        Activation of the output, in place of the architecture's.
+
+    Returns
+    -------
+    keras.Model
+        For images in the network's units.
     """
     *sizes, (height, width) = architecture.stage_sizes
     filters = architecture.stage_filters[::-1]
@@ -198,7 +221,17 @@ def build_decoder(
 
 
 class KerasModels(NamedTuple):
-    """The guide's three models: images to (z_mean, z_log_var, z), z to images, both."""
+    """Encoder, decoder and both as Keras models.
+
+    Attributes
+    ----------
+    encoder : keras.Model
+        Images to z_mean, z_log_var and z.
+    decoder : keras.Model
+        z to images.
+    vae : keras.Model
+        Images to their reconstructions, decoded from z.
+    """
 
     encoder: keras.Model
     decoder: keras.Model
@@ -208,9 +241,22 @@ class KerasModels(NamedTuple):
 def build_models(
     architecture: Architecture, weights: dict[str, np.ndarray], seed: int
 ) -> KerasModels:
-    """Make the three models with the given weights, by their Keras paths."""
-    # The gradient of Keras's own convolution with stride 2 and a kernel of 1 writes
-    # beyond its memory (TensorFlow 2.21 with oneDNN).
+    """Build Keras models with given weights.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    weights : dict of str to ndarray
+        Weights by Keras path.
+    seed : int
+        Seed of the sampling layer.
+
+    Returns
+    -------
+    KerasModels
+    """
+    # The gradient of Keras's convolution with stride 2 and a kernel of size 1 writes
+    # out of bounds (TensorFlow 2.21 with oneDNN).
     kind = KERAS if architecture.kernel_size > 1 else FAST
     encoder = build_encoder(architecture, kind)
     z = Sampling(seed, dtype="float32", name="encoder_z")(encoder.outputs)
@@ -219,7 +265,7 @@ def build_models(
         architecture, kind, last_activation=architecture.last_activation
     )
     variables = [*encoder.trainable_variables, *decoder.trainable_variables]
-    # In order: within a name scope of the host's, variables have other paths.
+    # By order, because paths differ within a name scope of the host process.
     for variable, path in zip(variables, architecture.weight_shapes, strict=True):
         variable.assign(weights[path])
     inputs = keras.Input(

@@ -1,12 +1,13 @@
-"""The objective: the terms of the evidence lower bound, per image.
+"""Training objective: terms of the evidence lower bound of each image, as Keras ops.
 
-In nats and in the network's units throughout. With D pixels, x an image and y what
-the decoder gives before its last activation a:
+`skvae.serving.densities` has the same formulas in numpy float64, for fitted networks.
+All terms are in nats and in the network's units. D is the number of pixels, x an image
+and y the decoder's output before the last activation a.
 
 - gaussian and mse: -log p(x | z) = |x - a(y)|^2 / (2 v) + D/2 log(2 pi v), where the
-  noise variance v is learned for gaussian and 1/2 for mse, whose loss leaves the
-  constant out, as the guide's does;
-- bernoulli: -log p(x | z) = sum(softplus(y) - x y), the cross-entropy of a = sigmoid.
+  noise variance v is learned for gaussian and 1/2 for mse. The loss of mse omits the
+  constant, as the Keras VAE guide does.
+- bernoulli: -log p(x | z) = sum(softplus(y) - x y), the cross-entropy for a = sigmoid.
 """
 
 from __future__ import annotations
@@ -19,33 +20,58 @@ from skvae.network.backend import keras
 
 ops = keras.ops
 
-# The noise variance v where none is learned. With it the error term above is |x - a|^2,
-# the guide's loss; the cross-entropy is divided by 2 v all the same.
+# Noise variance v of mse and bernoulli. With it the error term of mse is |x - a(y)|^2,
+# the loss of the Keras VAE guide, and the cross-entropy, which is divided by 2 v as
+# well, is unchanged.
 FIXED_NOISE_VARIANCE = 0.5
 
-# The smallest noise variance that is learned, in the network's units: a standard
+# Lower bound of the learned noise variance, in the network's units: a standard
 # deviation of a thousandth of the value range.
 MIN_NOISE_VARIANCE = 1e-6
 
 
 def decoder_mean(architecture: Architecture, outputs: Any) -> Any:
-    """The likelihood's mean, from what enters the last activation."""
+    """Apply the last activation to the decoder's outputs."""
     if architecture.last_activation == "sigmoid":
         return ops.sigmoid(outputs)
     return outputs
 
 
 def kl_divergence(z_mean: Any, z_log_var: Any) -> Any:
-    """KL(N(z_mean, exp(z_log_var)) || N(0, 1)) of each latent dimension.
+    """KL(N(z_mean, exp(z_log_var)) || N(0, 1)) of each latent dimension, in nats.
 
-    Kingma and Welling (2014), appendix B. (n, latent_dim) twice to (n, latent_dim).
+    Kingma and Welling (2014), appendix B. `skvae.serving.densities.kl_divergence` is
+    the same for fitted networks.
+
+    Parameters
+    ----------
+    z_mean, z_log_var : tensor of shape (n, latent_dim)
+
+    Returns
+    -------
+    tensor of shape (n, latent_dim)
     """
-    # exp(v) - 1 would leave nothing but rounding of the KL of a latent hardly used.
+    # exp(v) - 1 would lose the KL of a barely used latent to rounding.
     return 0.5 * (ops.square(z_mean) + (ops.expm1(z_log_var) - z_log_var))
 
 
 def pixel_error(architecture: Architecture, images: Any, outputs: Any) -> Any:
-    """|x - a(y)|^2, or the cross-entropy, of each image: (n, H, W, C) twice to (n,)."""
+    """Pixel error of each image.
+
+    `skvae.serving.densities.pixel_errors` is the same for fitted networks.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    images : tensor of shape (n, H, W, C)
+    outputs : tensor of shape (n, H, W, C)
+        Decoder outputs before the last activation.
+
+    Returns
+    -------
+    tensor of shape (n,)
+        Cross-entropy for bernoulli, else sum of squared errors.
+    """
     if architecture.likelihood == "bernoulli":
         errors = ops.softplus(outputs) - images * outputs
     else:
@@ -54,7 +80,10 @@ def pixel_error(architecture: Architecture, images: Any, outputs: Any) -> Any:
 
 
 def normaliser(architecture: Architecture, noise_variance: Any) -> Any:
-    """D/2 log(2 pi v), what -log p(x | z) has besides the error; 0 for bernoulli."""
+    """Normalising constant D/2 log(2 pi v) of -log p(x | z); 0 for bernoulli.
+
+    `skvae.serving.densities.normaliser` is the same for fitted networks.
+    """
     if architecture.likelihood == "bernoulli":
         return ops.zeros_like(noise_variance)
     return 0.5 * architecture.n_pixels * ops.log(2.0 * math.pi * noise_variance)

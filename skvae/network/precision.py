@@ -1,4 +1,4 @@
-"""Whether layers may compute in 16 bits on the device that is here."""
+"""Dtype policy of layers, depending on how the device sums 16-bit numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skvae.network.backend import tf
 
 
 def layer_policy(architecture: Architecture) -> str:
-    """Keras's dtype policy for layers: float32 where 16 bits give wrong gradients."""
+    """Keras dtype policy of layers: float32 if 16-bit gradients would be wrong."""
     policy = architecture.dtype_policy
     if policy == "float32" or adds_in_float32(policy.removeprefix("mixed_")):
         return policy
@@ -21,15 +21,15 @@ def layer_policy(architecture: Architecture) -> str:
 
 @cache
 def adds_in_float32(dtype: str) -> bool:
-    """Whether TensorFlow, on its device here, adds 16-bit numbers up in float32.
+    """Check if TensorFlow sums numbers of a 16-bit dtype in float32 on this device.
 
-    On a processor without instructions for them it adds up in 16 bits: a sum stops
-    growing once its summands are smaller than its rounding, and the gradients of
-    weights are such sums, over all pixels of a batch.
+    On a processor without 16-bit instructions it sums in 16 bits, and a sum stops
+    growing once its terms are smaller than its rounding error. Gradients of weights are
+    such sums, over all pixels of a batch.
     """
     shape = (4, 64, 64, 8)
     n_pixels = math.prod(shape[:3])
-    with tf.init_scope():  # to compute now, while a graph is traced
+    with tf.init_scope():  # eager, even while a graph is traced
         x, ones = tf.fill(shape, tf.constant(0.7, dtype)), tf.ones(shape, dtype)
         products = tf.raw_ops.Conv2DBackpropFilter(
             input=x,

@@ -1,1 +1,1 @@
-"""What a fitted ConvVAE computes, by ONNX Runtime and numpy, without TensorFlow."""
+"""Inference of a fitted ConvVAE by ONNX Runtime and numpy, without TensorFlow."""

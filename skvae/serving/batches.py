@@ -1,4 +1,4 @@
-"""Work on rows in batches, side by side on all cores."""
+"""Computation on rows in batches, in parallel on all cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from skvae.cores import n_cores
 from skvae.data.storage import Selection, StoredImages, check_file
 
-# What can be cut into batches.
+# Arrays that can be split into batches.
 Rows = np.ndarray | StoredImages | Selection
 
 
@@ -24,31 +24,32 @@ def in_batches(
     outputs: list[Any],
     size: int,
 ) -> None:
-    """Put what a function gives for batches of rows into arrays, one for each result.
+    """Apply a function to batches of rows in parallel, and store its results.
 
     Parameters
     ----------
     function : callable
-        Gives one array for each output; called in several threads.
-    rows : (n, ...)
-    outputs : list of array-likes (n, ...)
+        Takes a batch, returns one array for each output. Called in several threads.
+    rows : array-like of shape (n, ...)
+    outputs : list of array-like of shape (n, ...)
+        Arrays in which the results are stored.
     size : int
-        Rows in a batch, at most.
+        Maximum number of rows in a batch.
     """
-    # All cores have something to do, but for what takes less than to start threads.
+    # Use all cores, unless a batch would take less time than starting a thread.
     least = max(1, size // 4)
     if len(rows) > least:
         size = min(size, max(least, math.ceil(len(rows) / n_cores())))
     starts = deque(range(0, len(rows), size))
-    writing = threading.Lock()  # not every storage can take two batches at a time
+    writing = threading.Lock()  # some storages do not support concurrent writes
 
     def work() -> None:
-        # What is not finite is found in the results; the host may have errors raised.
+        # Results are checked instead; the caller may have set numpy to raise errors.
         with np.errstate(all="ignore"):
             while starts:
                 try:
                     start = starts.popleft()
-                except IndexError:  # another thread has taken the last one
+                except IndexError:  # another thread took the last batch
                     return
                 results = function(rows[start : start + size])
                 with writing:
@@ -59,7 +60,7 @@ def in_batches(
     def work_in_thread() -> None:
         try:
             work()
-        finally:  # after an error no thread takes another batch
+        finally:  # after an error, no thread starts another batch
             starts.clear()
 
     n_others = min(n_cores(), len(starts)) - 1
@@ -69,8 +70,8 @@ def in_batches(
     with ThreadPoolExecutor(n_others) as pool:
         try:
             others = [pool.submit(work_in_thread) for _ in range(n_others)]
-            work_in_thread()  # this thread is one of them: fewer are started
-        finally:  # Ctrl-C
+            work_in_thread()  # the calling thread works, too
+        finally:  # including KeyboardInterrupt
             starts.clear()
         for other in others:
             other.result()

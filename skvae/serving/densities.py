@@ -1,7 +1,7 @@
-"""Terms of the evidence lower bound in float64, for fitted networks.
+"""Terms of the evidence lower bound in numpy float64, for fitted networks.
 
-The same formulas as in `objective`, which are for training: in nats and in the
-network's units, with D pixels.
+`skvae.network.objective` has the same formulas for training. All terms are in nats and
+in the network's units. D is the number of pixels.
 """
 
 from __future__ import annotations
@@ -15,31 +15,42 @@ from skvae.serving.sums import sum_last_axis
 
 
 def kl_divergence(z_mean: np.ndarray, z_log_var: np.ndarray) -> np.ndarray:
-    """KL(N(z_mean, exp(z_log_var)) || N(0, 1)) of each latent dimension.
+    """KL(N(z_mean, exp(z_log_var)) || N(0, 1)) of each latent dimension, in nats.
 
-    Kingma and Welling (2014), appendix B. (n, latent_dim) twice to (n, latent_dim).
+    Kingma and Welling (2014), appendix B. `skvae.network.objective.kl_divergence` is
+    the same for training.
+
+    Parameters
+    ----------
+    z_mean, z_log_var : ndarray of shape (n, latent_dim)
+
+    Returns
+    -------
+    ndarray of shape (n, latent_dim), float64
     """
     z_mean, z_log_var = z_mean.astype(np.float64), z_log_var.astype(np.float64)
-    # exp(v) - 1 would leave nothing but rounding of the KL of a latent hardly used.
+    # exp(v) - 1 would lose the KL of a barely used latent to rounding.
     return 0.5 * (np.square(z_mean) + (np.expm1(z_log_var) - z_log_var))
 
 
 def pixel_errors(
     architecture: Architecture, images: np.ndarray, outputs: np.ndarray
 ) -> np.ndarray:
-    """Error of each of k decoded outputs of each image.
+    """Pixel error of k decoded outputs of each image.
+
+    `skvae.network.objective.pixel_error` is the same for training.
 
     Parameters
     ----------
     architecture : Architecture
-    images : (n, D) of float64
-    outputs : (n, k, D)
-        Means; for bernoulli logits.
+    images : ndarray of shape (n, D), float64
+    outputs : ndarray of shape (n, k, D)
+        Logits for bernoulli, else means.
 
     Returns
     -------
-    (n, k) of float64
-        Sums of squared errors; for bernoulli cross-entropies.
+    ndarray of shape (n, k), float64
+        Cross-entropy for bernoulli, else sum of squared errors.
     """
     images = images[:, None]
     if architecture.likelihood != "bernoulli":
@@ -51,17 +62,20 @@ def pixel_errors(
 
 
 def normaliser(architecture: Architecture, noise_variance: float) -> float:
-    """D/2 log(2 pi v), what -log p(x | z) has besides the error; 0 for bernoulli."""
+    """Normalising constant D/2 log(2 pi v) of -log p(x | z); 0 for bernoulli.
+
+    `skvae.network.objective.normaliser` is the same for training.
+    """
     if architecture.likelihood == "bernoulli":
         return 0.0
     return 0.5 * architecture.n_pixels * math.log(2.0 * math.pi * noise_variance)
 
 
 def log_span(architecture: Architecture, value_range: tuple[float, float]) -> float:
-    """What a log density loses from the network's units to the caller's.
+    """Log density in the network's units minus log density in the caller's.
 
-    Stretching each of an image's pixels divides the density. Bernoulli probabilities
-    have no units.
+    Scaling the pixels of an image divides its density. Bernoulli probabilities have no
+    units, so the difference is 0.
     """
     if architecture.likelihood == "bernoulli":
         return 0.0

@@ -1,4 +1,4 @@
-"""ONNX models that others serve, in the caller's units."""
+"""Export to ONNX models, in the caller's units."""
 
 from __future__ import annotations
 
@@ -24,12 +24,24 @@ def onnx_models(
     weights: Mapping[str, np.ndarray],
     value_range: tuple[float, float],
 ) -> OnnxModels:
-    """Make models of these weights that take and give images in the caller's units.
+    """Build ONNX models that take and return images in the caller's units.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    weights : mapping of str to ndarray
+        Weights by Keras path.
+    value_range : (float, float)
+        Interval of pixel values that is scaled to [0, 1].
+
+    Returns
+    -------
+    OnnxModels
 
     Raises
     ------
     ValueError
-        If the weights are not the architecture's, or larger than a model may be.
+        If the weights do not match the architecture, or exceed the size limit of ONNX.
     """
     models = OnnxModels(
         encoder_graph(architecture, weights, value_range).to_model(),

@@ -1,4 +1,4 @@
-"""Fitted networks: sessions of ONNX Runtime, and what goes in and comes out of them."""
+"""Fitted networks: ONNX Runtime sessions, with scaling of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from skvae.serving.batches import Rows, in_batches
 from skvae.serving.graphs import Session, decoder_graph, encoder_graph
 from skvae.serving.row_draws import RowDraws, row_draws
 
-# Images are encoded if their values, in the network's units, are smaller than this: its
-# layers have room to multiply them before float32 overflows. A relu would turn what
-# overflows before it into a plain zero.
+# Upper bound of pixel values in the network's units, with headroom for the layers to
+# multiply them. Outputs do not reveal every overflow: a relu can turn it into zero.
 LARGEST_PIXEL = 1e18
 
-# What a layer gives for all images that are computed at once has about so many bytes:
-# it stays in the processor's cache, and a batch takes long beside its start.
+# Approximate size of a layer's output for one batch: it fits in the processor's cache,
+# and the batch takes long compared with the overhead of a call.
 _LAYER_BYTES = 2**22
 
-# How many fitted networks are kept, and how much memory they may take together. The
-# least recently used goes first, the newest stays.
+# Limits of the cache of fitted networks: their number and total memory. The least
+# recently used is evicted first; the newest is always kept.
 MAX_NETWORKS = 64
 MAX_BYTES = 2**28
 
 
 class OutputOverflowError(ValueError):
-    """What a network gives is not finite."""
+    """Error for network outputs that are not finite."""
 
 
 class FittedNetwork:
-    """A network with its weights, for images in the caller's units.
+    """Encoder and decoder with fixed weights, for images in the caller's units.
 
-    Its sessions, and the draws behind its scores, are made when they are first needed.
+    Sessions and the latent draws for scores are created on first use.
 
     Parameters
     ----------
     architecture : Architecture
-    weights : dict of str to ndarray
-    value_range : (low, high)
-        The interval of pixel values that the network sees as [0, 1].
+    weights : mapping of str to ndarray
+        Weights by Keras path.
+    value_range : (float, float)
+        Interval of pixel values that is scaled to [0, 1].
     seed : int
-        What the draws behind scores depend on, besides the rows.
+        Seed of the latent draws for scores.
     """
 
     def __init__(
@@ -68,14 +68,23 @@ class FittedNetwork:
         self._draws: tuple[int, RowDraws] | None = None
 
     def encode(self, images: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim) float32."""
+        """Encode images.
+
+        Parameters
+        ----------
+        images : array-like of shape (n, H, W, C)
+
+        Returns
+        -------
+        z_mean, z_log_var : ndarray of shape (n, latent_dim), float32
+        """
         shape = (len(images), self.architecture.latent_dim)
         z_mean, z_log_var = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self._in_batches(self._encode_batch, images, [z_mean, z_log_var])
         return z_mean, z_log_var
 
     def encode_to_mean(self, images: Rows, z_mean: Any = None) -> Any:
-        """As `encode`, z_mean alone. An array for it may be given."""
+        """Encode images to z_mean only, stored in the given array, if any."""
         if z_mean is None:
             z_mean = np.empty((len(images), self.architecture.latent_dim), np.float32)
         self._in_batches(lambda batch: self._encode_batch(batch)[:1], images, [z_mean])
@@ -84,9 +93,19 @@ class FittedNetwork:
     def decode(
         self, z: np.ndarray, shape: tuple[int, ...], images: Any = None
     ) -> np.ndarray:
-        """Latents (n, latent_dim) to the pixels' means (n, *shape) float32.
+        """Decode latents to pixel means.
 
-        An array for the images may be given.
+        Parameters
+        ----------
+        z : ndarray of shape (n, latent_dim)
+        shape : tuple of int
+            Shape of one decoded image.
+        images : array-like of shape (n, *shape), default=None
+            Array in which the decoded images are stored. None creates one of float32.
+
+        Returns
+        -------
+        array-like of shape (n, *shape)
         """
         low, high = self.value_range
 
@@ -102,10 +121,10 @@ class FittedNetwork:
         self._in_batches(decode_batch, z, [images])
         return images
 
-    # For scores, in the network's units.
+    # Methods for scores, in the network's units.
 
     def scaled(self, images: np.ndarray) -> np.ndarray:
-        """Bring images from the caller's units and dtype to the network's, float32.
+        """Scale images from the caller's units to the network's, as float32.
 
         Raises
         ------
@@ -119,23 +138,26 @@ class FittedNetwork:
         return images
 
     def encode_scaled(self, images: np.ndarray) -> list[np.ndarray]:
-        """Scaled images (n, H, W, C) to z_mean and z_log_var."""
+        """Encode scaled images (n, H, W, C) to z_mean and z_log_var."""
         parts = self._session("encoder")(images)
         for part in parts:
             self.check_finite(part)
         return parts
 
     def decode_to_outputs(self, z: np.ndarray) -> np.ndarray:
-        """Latents to what a likelihood is computed from, (n, H, W, C) float32.
+        """Decode latents (n, latent_dim) to the parameters of the likelihood.
 
-        Logits for bernoulli, else means.
+        Returns
+        -------
+        ndarray of shape (n, H, W, C), float32
+            Logits for bernoulli, else means.
         """
         is_bernoulli = self.architecture.likelihood == "bernoulli"
         (outputs,) = self._session("logits" if is_bernoulli else "decoder")(z)
         return outputs
 
     def draws(self, n_draws: int) -> RowDraws:
-        """Draws behind a score, made once for each number of them in turn."""
+        """Latent draws for a score. Those of the last `n_draws` are cached."""
         with self._lock:
             if self._draws is None or self._draws[0] != n_draws:
                 n_pixels = self.architecture.n_pixels
@@ -146,19 +168,19 @@ class FittedNetwork:
 
     @property
     def images_at_once(self) -> int:
-        """How many images to compute together."""
+        """Number of images in a batch."""
         return max(1, _LAYER_BYTES // (4 * self._largest_layer))
 
     @property
     def n_bytes(self) -> int:
-        """About how much memory it takes: weights, in each session, too, and draws."""
+        """Approximate memory use: weights, their copy in each session, and draws."""
         n_weight_bytes = sum(weight.nbytes for weight in self.weights.values())
         draws = self._draws
         n_draw_bytes = draws[1].n_bytes if draws else 0
         return n_weight_bytes * (1 + len(self._sessions)) + n_draw_bytes
 
     def check_finite(self, outputs: np.ndarray) -> None:
-        """See that outputs are finite.
+        """Check that outputs are finite.
 
         Raises
         ------
@@ -170,9 +192,9 @@ class FittedNetwork:
 
     def _overflow(self) -> OutputOverflowError:
         return OutputOverflowError(
-            f"The network's outputs overflow float32: the input has values that "
-            f"are too large, or training has all but diverged. Images were fitted "
-            f"with value_range_={self.value_range}."
+            f"The network's outputs overflow float32: values of the input are too "
+            f"large, or training has nearly diverged. The estimator was fitted with "
+            f"value_range_={self.value_range}."
         )
 
     def _encode_batch(self, batch: np.ndarray) -> list[np.ndarray]:
@@ -198,8 +220,8 @@ class FittedNetwork:
         return decoder_graph(self.architecture, self.weights, is_activated=is_activated)
 
 
-# Fitted networks by what they were made of. As they keep their arrays, no other array
-# can have the identity of one of these meanwhile.
+# Cache of fitted networks. Its keys contain the id of each weight, which stays unique
+# because a network keeps its weights alive.
 _networks: OrderedDict[tuple[Any, ...], FittedNetwork] = OrderedDict()
 _lock = threading.Lock()
 
@@ -210,11 +232,11 @@ def fitted_network(
     value_range: tuple[float, float],
     seed: int,
 ) -> FittedNetwork:
-    """The fitted network of these arrays, made at its first use in this process.
+    """Return the fitted network of these weights, from the cache if it is there.
 
-    It is made anew each time if an array can be written to.
+    A network is not cached if one of its weights is writeable.
     """
-    weights = dict(weights)  # whatever another thread replaces meanwhile
+    weights = dict(weights)  # another thread may replace entries
     arrays = weights.values()
     if not all(isinstance(a, np.ndarray) and is_read_only(a) for a in arrays):
         return FittedNetwork(architecture, weights, value_range, seed)
@@ -237,10 +259,10 @@ def _keep_to_bounds() -> None:
 
 
 def _forget() -> None:
-    """Forget all in a forked process: other threads may have been at work on it."""
+    """Clear the cache of a forked process: a lost thread may have held the lock."""
     global _lock, _networks
     _lock, _networks = threading.Lock(), OrderedDict()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no forks
+if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget)

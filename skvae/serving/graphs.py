@@ -1,7 +1,7 @@
-"""The encoder and the decoder as ONNX graphs, made of an architecture and its weights.
+"""Encoder and decoder as ONNX graphs, built from an architecture and its weights.
 
-Both take and give images (n, H, W, C), as Keras does. Convolutions are channels first
-in between, as ONNX has them.
+Images are channels-last, (n, H, W, C), as in Keras. The convolutions in between are
+channels-first, as ONNX defines them.
 """
 
 from __future__ import annotations
@@ -18,32 +18,33 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skvae.architecture import Z_LOG_VAR_BOUNDS, Architecture, same_padding
 
-# Old enough for all versions of ONNX Runtime that skvae supports.
+# Supported by all versions of ONNX Runtime that skvae supports.
 _OPSET = 17
 _IR_VERSION = 8
 
 _FLOAT = TensorProto.FLOAT
 
-# No process is forked off while ONNX Runtime, which has locks of its own, makes a
-# session: the fork could make none.
+# Held while a session is created, and during a fork. Otherwise a fork could inherit a
+# locked lock of ONNX Runtime, and never create a session.
 _making_session = threading.Lock()
-if hasattr(os, "register_at_fork"):  # Windows has no forks
+if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(
         before=_making_session.acquire,
         after_in_parent=_making_session.release,
         after_in_child=_making_session.release,
     )
 
-# From so many bytes on, constants are handed over to a session in memory.
+# Constants of at least this many bytes are passed to a session outside of the model.
 _LARGE_CONSTANT = 2**16
 
 
 class Graph:
-    """An ONNX graph under construction.
+    """Builder of an ONNX graph.
 
     Parameters
     ----------
     name, doc : str
+        Name and description of the graph.
     input_name : str
     input_shape : tuple of int
         Shape of one row of the input.
@@ -60,34 +61,34 @@ class Graph:
         self._constants: dict[str, np.ndarray] = {}
 
     def constant(self, name: str, array: Any) -> str:
-        """Add a constant; return its name."""
+        """Add a constant and return its name."""
         self._constants[name] = np.ascontiguousarray(array)
         return name
 
     def add(self, operation: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node that gives a tensor of that name; return the name."""
+        """Add a node with an output of the given name, and return the name."""
         self._nodes.append(
             helper.make_node(operation, inputs, [name], name=name, **attributes)
         )
         return name
 
     def add_output(self, name: str, shape: tuple[int, ...]) -> None:
-        """Make a tensor an output, with rows of that shape."""
+        """Add an output with rows of the given shape."""
         self._outputs.append(_value(name, shape))
 
     def to_model(self) -> onnx.ModelProto:
-        """Make a model that contains its constants.
+        """Build a model that contains its constants.
 
         Raises
         ------
         ValueError
-            If it would be larger than a model may be.
+            If the model exceeds the size limit of ONNX.
         """
         n_bytes = sum(array.nbytes for array in self._constants.values())
         if n_bytes > onnx.checker.MAXIMUM_PROTOBUF:
             msg = (
-                f"The {self._name} has {n_bytes:,} bytes of weights, an ONNX model at "
-                f"most {onnx.checker.MAXIMUM_PROTOBUF:,}. Fit one with fewer filters."
+                f"The {self._name} has {n_bytes:,} bytes of weights, but an ONNX model "
+                f"has at most {onnx.checker.MAXIMUM_PROTOBUF:,}. Use fewer filters."
             )
             raise ValueError(msg)
         return self._model(
@@ -98,18 +99,18 @@ class Graph:
         )
 
     def to_session(self) -> Session:
-        """Make a session of ONNX Runtime.
+        """Create an ONNX Runtime session.
 
-        It computes in the caller's thread: batches run side by side in several. So
-        results cannot depend on the number of threads, nor are there threads that a
-        fork would lose. That they do not depend on a row's company either is how ONNX
-        Runtime computes with constant weights; tests see that it stays so.
+        A session computes in the calling thread, and batches run in parallel in several
+        threads. Results therefore do not depend on the number of threads, and a fork
+        loses no threads of the session. With constant weights, ONNX Runtime's results
+        for a row do not depend on the other rows either, which the tests check.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        # Batches are small: an arena is no faster, and keeps what it once had.
+        # Batches are small: an arena is no faster, and never frees memory.
         options.enable_cpu_mem_arena = False
-        # A serialized model has at most 2 GB.
+        # A serialized model is limited to 2 GB.
         large = {
             name: array
             for name, array in self._constants.items()
@@ -152,17 +153,17 @@ class Graph:
 
 
 class Session:
-    """A session of ONNX Runtime with one input, which may be called in any thread."""
+    """ONNX Runtime session with one input, callable from any thread."""
 
     def __init__(
         self, session: onnxruntime.InferenceSession, constants: list[Any]
     ) -> None:
         self._session = session
         self._input_name = session.get_inputs()[0].name
-        self._constants = constants  # The session may use their memory.
+        self._constants = constants  # kept alive for the session
 
     def __call__(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Run the graph on rows (n, ...) of float32."""
+        """Run the graph on rows of shape (n, ...), float32."""
         return self._session.run(None, {self._input_name: rows})
 
 
@@ -171,15 +172,25 @@ def encoder_graph(
     weights: Mapping[str, np.ndarray],
     value_range: tuple[float, float] | None = None,
 ) -> Graph:
-    """Images (n, H, W, C) to z_mean and z_log_var, each (n, latent_dim).
+    """Build the encoder: images (n, H, W, C) to z_mean and z_log_var (n, latent_dim).
 
-    The images are in the network's units, or in those of a value range.
+    Parameters
+    ----------
+    architecture : Architecture
+    weights : mapping of str to ndarray
+        Weights by Keras path.
+    value_range : (float, float), default=None
+        Value range of the images. None is for images in the network's units.
+
+    Returns
+    -------
+    Graph
     """
     graph = Graph(
         "encoder",
         "Encoder of a variational autoencoder: images (n, height, width, channels) of "
-        f"{_described(value_range)} to the means and the logarithms of the variances "
-        "of the posterior of their latents.",
+        f"{_described(value_range)} to the means and log-variances of the posterior of "
+        "their latents.",
         "images",
         architecture.image_shape,
     )
@@ -207,15 +218,26 @@ def decoder_graph(
     *,
     is_activated: bool = True,
 ) -> Graph:
-    """Latents (n, latent_dim) to the means of the pixels (n, H, W, C).
+    """Build the decoder: latents (n, latent_dim) to pixel means (n, H, W, C).
 
-    The images are in the network's units, or in those of a value range. If they are not
-    to be activated, they are what enters the last activation.
+    Parameters
+    ----------
+    architecture : Architecture
+    weights : mapping of str to ndarray
+        Weights by Keras path.
+    value_range : (float, float), default=None
+        Value range of the images. None is for images in the network's units.
+    is_activated : bool, default=True
+        If False, the output is the input of the last activation.
+
+    Returns
+    -------
+    Graph
     """
     graph = Graph(
         "decoder",
-        "Decoder of a variational autoencoder: latents to the means of the pixels of "
-        f"images (n, height, width, channels) of {_described(value_range)}.",
+        "Decoder of a variational autoencoder: latents to pixel means of images "
+        f"(n, height, width, channels) of {_described(value_range)}.",
         "z",
         (architecture.latent_dim,),
     )
@@ -241,7 +263,7 @@ def decoder_graph(
 
 
 class _Layers:
-    """Adds the layers of an architecture to a graph, with their weights."""
+    """Adds layers with their weights to a graph."""
 
     def __init__(
         self,
@@ -262,12 +284,12 @@ class _Layers:
         inputs: Any = slice(None),
         outputs: Any = slice(None),
     ) -> str:
-        """Dense layer, with its inputs or outputs put in another order."""
+        """Dense layer with permuted inputs or outputs."""
         kernel, bias = self._weights_of(name)
         return self._add("Gemm", name, x, kernel[inputs][:, outputs], bias[outputs])
 
     def convolution(self, name: str, x: str, size: tuple[int, int]) -> str:
-        """Convolution with stride 2 and "same" padding of images of a size."""
+        """Convolution with stride 2 and "same" padding, for images of a size."""
         kernel, bias = self._weights_of(name)  # (height, width, inputs, outputs)
         return self._add(
             "Conv",
@@ -287,10 +309,10 @@ class _Layers:
         size: tuple[int, int],
         stride: int,
     ) -> str:
-        """Transposed convolution, "same" padding, of images of one size to another."""
+        """Transposed convolution with "same" padding, from one size to another."""
         kernel, bias = self._weights_of(name)  # (height, width, outputs, inputs)
         pads = self._pads(size, stride)
-        # What the convolution leaves out at the far end of each axis.
+        # Pixels at the end of each axis that the kernel does not reach.
         missing = [
             size[axis]
             - (stride * (before[axis] - 1) + self._architecture.kernel_size)
@@ -313,7 +335,7 @@ class _Layers:
         return self._graph.add("Relu", f"{x}/relu", x)
 
     def scale(self, x: str, low: float, high: float) -> str:
-        """Bring images from the units of a value range to the network's."""
+        """Scale images from the units of a value range to the network's."""
         x = self._graph.add("Sub", "above_low", x, self._number("low", low))
         x = self._graph.add("Div", "scaled", x, self._number("span", high - low))
         if self._architecture.likelihood == "bernoulli":
@@ -322,12 +344,12 @@ class _Layers:
         return x
 
     def unscale(self, x: str, low: float, high: float) -> str:
-        """Bring images from the network's units to those of a value range."""
+        """Scale images from the network's units to those of a value range."""
         x = self._graph.add("Mul", "spread", x, self._number("span", high - low))
         return self._graph.add("Add", "in_units", x, self._number("low", low))
 
     def clip_z_log_var(self, x: str) -> str:
-        """Keep log-variances within their bounds."""
+        """Clip log-variances to their bounds."""
         low, high = Z_LOG_VAR_BOUNDS
         bounds = self._number("z_log_var_min", low), self._number("z_log_var_max", high)
         return self._graph.add("Clip", "z_log_var", x, *bounds)
@@ -336,7 +358,7 @@ class _Layers:
         return self._graph.constant(name, np.float32(value))
 
     def _pads(self, size: tuple[int, int], stride: int) -> list[int]:
-        """ONNX's order: before both axes, then after both."""
+        """Padding in the order of ONNX: before both axes, then after both."""
         pads = [
             same_padding(length, stride, self._architecture.kernel_size)
             for length in size
@@ -371,7 +393,7 @@ class _Layers:
 
 
 def _channels_first_places(architecture: Architecture) -> np.ndarray:
-    """Places of a channels-first smallest image's values in the channels-last one."""
+    """Indices that permute the last stage from channels-last to channels-first."""
     shape = (*architecture.stage_sizes[-1], architecture.stage_filters[-1])
     places = np.arange(np.prod(shape)).reshape(shape)  # (height, width, filters)
     return places.transpose(2, 0, 1).ravel()
@@ -387,7 +409,7 @@ def _value(name: str, shape: tuple[int, ...]) -> Any:
 
 
 def _handed_over(name: str, array: np.ndarray) -> TensorProto:
-    """A constant whose values a session is given beside the model."""
+    """Constant whose values are passed to the session outside of the model."""
     tensor = TensorProto(
         name=name,
         data_type=helper.np_dtype_to_tensor_dtype(array.dtype),

@@ -1,6 +1,7 @@
-"""The latent draws behind a score: functions of a seed and of the row that is scored.
+"""Latent draws for scores, determined by a seed and the scored row.
 
-So a row's score does not depend on its neighbours, its position, the batch or the call.
+A row's score therefore does not depend on other rows, its position, the batch or the
+call.
 """
 
 from __future__ import annotations
@@ -13,34 +14,35 @@ from scipy.special import ndtri
 from skvae.serving.sums import sum_last_axis
 from skvae.streams import Stream, stream
 
-# How far a row's pixels carry its draws around the unit circle: rows that differ by a
-# hundredth of the value range in one pixel are ten turns apart, while float32
-# rounding of the same row moves its draws by some 1e-4 of a turn.
+# Scale of the shift of a row's draws by its pixels, in turns of the unit circle. A
+# difference of a hundredth of the value range in one pixel shifts them by ten turns,
+# float32 rounding of the same row by about 1e-4 of a turn.
 _TURNS = 1024.0
 
-# More draws than this take the same points again, turned further, so that memory stays
-# bounded.
+# Bounds memory: further draws reuse the points, shifted by another turn.
 _MAX_POINTS = 4096
 
 
 @dataclass(frozen=True)
 class RowDraws:
-    """Standard normal draws of rows x (n_pixels,).
+    """Standard normal draws for rows x of shape (n_pixels,).
 
     Draw k in latent dimension j is the normal quantile of
     u = points[k % P, j] + (k // P) turn[j] + x . projection[j] + offset[j], modulo 1,
     where P is the number of points. The points are a Latin hypercube (McKay, Beckman
-    and Conover 1979), shifted for each row (Cranley and Patterson 1976): each u is
-    uniform on [0, 1), so that importance weights stay unbiased, and in each latent
-    dimension the draws spread evenly, which lowers their variance against independent
-    draws.
+    and Conover 1979), shifted for each row (Cranley and Patterson 1976). Each u is
+    uniform on [0, 1), so importance weights are unbiased. The draws are stratified in
+    each latent dimension, so their variance is lower than that of independent draws.
 
     Attributes
     ----------
-    points : (P, latent_dim), in [0, 1)
-    turn : (latent_dim,), in [0, 1)
-    projection : (latent_dim, n_pixels)
-    offset : (latent_dim,), in [0, 1)
+    points : ndarray of shape (P, latent_dim)
+        In [0, 1).
+    turn : ndarray of shape (latent_dim,)
+        In [0, 1).
+    projection : ndarray of shape (latent_dim, n_pixels)
+    offset : ndarray of shape (latent_dim,)
+        In [0, 1).
     """
 
     points: np.ndarray
@@ -49,13 +51,33 @@ class RowDraws:
     offset: np.ndarray
 
     def shift(self, rows: np.ndarray) -> np.ndarray:
-        """How far rows (n, n_pixels) of float64 shift the points: (n, latent_dim)."""
-        # One latent at a time: there may be many, of large images.
+        """Compute the shift of the points for each row.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, n_pixels), float64
+
+        Returns
+        -------
+        ndarray of shape (n, latent_dim)
+        """
+        # One latent at a time, to bound memory.
         shifts = [sum_last_axis(rows * pixels) for pixels in self.projection]
         return np.stack(shifts, axis=1) + self.offset
 
     def normal(self, shift: np.ndarray, draws: range) -> np.ndarray:
-        """Draws of rows with these shifts: (n, len(draws), latent_dim)."""
+        """Compute draws for rows with the given shifts.
+
+        Parameters
+        ----------
+        shift : ndarray of shape (n, latent_dim)
+        draws : range
+            Indices of the draws.
+
+        Returns
+        -------
+        ndarray of shape (n, len(draws), latent_dim)
+        """
         turns, places = np.divmod(np.arange(draws.start, draws.stop), len(self.points))
         turned = self.points[places] + turns[:, None] * self.turn
         uniform = (turned + shift[:, None, :]) % 1.0
@@ -64,12 +86,12 @@ class RowDraws:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that it takes."""
+        """Memory use, in bytes."""
         return self.points.nbytes + self.projection.nbytes
 
 
 def row_draws(seed: int, n_draws: int, n_pixels: int, latent_dim: int) -> RowDraws:
-    """Make the row draws of a seed."""
+    """Create the row draws of a seed."""
     rng = stream(seed, Stream.ROW_DRAWS)
     offset, turn = rng.random((2, latent_dim))
     projection = _TURNS * rng.standard_normal((n_pixels, latent_dim))

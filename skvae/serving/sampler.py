@@ -1,8 +1,8 @@
-"""Samplers: scikit-learn density estimators of the latents, to draw new images from.
+"""Samplers: scikit-learn density estimators fitted to the latents.
 
 Ex-post density estimation, Ghosh et al. (2020), https://arxiv.org/abs/1903.12436,
-section 4: where the latents of the images do not fill the prior, a density fitted to
-them afterwards gives better samples.
+section 4: if the latents of the images do not fill the prior, samples from a density
+fitted to them are better than samples from the prior.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from skvae.streams import Stream, stream
 def fit_sampler(
     sampler: Any, z_mean: np.ndarray, z_log_var: np.ndarray, seed: int
 ) -> Any:
-    """Fit a sampler on a draw from each posterior.
+    """Fit a sampler to one draw from each posterior.
 
     Parameters
     ----------
-    sampler : scikit-learn density estimator with `fit` and `sample`
-        Where its `random_state` is None, it is set to one that follows from `seed`.
-    z_mean, z_log_var : (n, latent_dim)
-        The posteriors.
+    sampler : density estimator with `fit` and `sample`
+        Each `random_state` parameter that is None is set to an integer derived from
+        `seed`.
+    z_mean, z_log_var : ndarray of shape (n, latent_dim)
+        Means and log-variances of the posteriors.
     seed : int
+
+    Returns
+    -------
+    The sampler itself.
     """
     rng = stream(seed, Stream.SAMPLER)
     epsilon = rng.standard_normal(z_mean.shape)
@@ -41,7 +46,7 @@ def fit_sampler(
         sampler.fit(z)
     except Exception as error:
         error.add_note(
-            f"raised while sampler={sampler!r} was fitted on {len(z)} latents"
+            f"while fitting sampler={sampler!r} to latents of {len(z)} samples"
         )
         raise
     return sampler
@@ -50,15 +55,20 @@ def fit_sampler(
 def draw_latents(
     sampler: Any, n_samples: int, latent_dim: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw (n_samples, latent_dim) float32 from a fitted sampler.
+    """Draw latents from a fitted sampler.
 
-    Some samplers take a random state when they draw (KernelDensity), others have one as
-    a parameter (GaussianMixture): these are copied, so that a draw changes nothing.
+    Some samplers take the random state as an argument of `sample` (KernelDensity),
+    others as a parameter (GaussianMixture). The latter are copied, so that drawing does
+    not change them.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, latent_dim), float32
 
     Raises
     ------
     ValueError
-        If the sampler gives anything else, or values that are not finite.
+        If the samples have another shape or are not finite numbers.
     """
     if "random_state" in inspect.signature(sampler.sample).parameters:
         drawn = sampler.sample(n_samples, random_state=_new_seed(rng))
@@ -67,13 +77,13 @@ def draw_latents(
         names = sorted(_random_states(sampler))
         sampler.set_params(**{name: _new_seed(rng) for name in names})
         drawn = sampler.sample(n_samples)
-    # GaussianMixture gives the components, too.
+    # GaussianMixture returns component labels, too.
     latents = drawn[0] if isinstance(drawn, tuple) and drawn else drawn
-    with naming("what sampler_ drew"):
-        z = check_array(latents, dtype=np.float32, input_name="what sampler_ drew")
+    with naming("samples of sampler_"):
+        z = check_array(latents, dtype=np.float32, input_name="samples of sampler_")
     if z.shape != (n_samples, latent_dim):
         msg = (
-            f"{sampler!r} drew an array of shape {z.shape}; expected latents of shape "
+            f"{sampler!r} returned samples of shape {z.shape}, expected "
             f"{(n_samples, latent_dim)}."
         )
         raise ValueError(msg)
@@ -81,7 +91,7 @@ def draw_latents(
 
 
 def _random_states(estimator: Any) -> dict[str, Any]:
-    """The random states among an estimator's parameters and those within it."""
+    """Random states among the parameters of an estimator, including nested ones."""
     return {
         name: value
         for name, value in estimator.get_params().items()

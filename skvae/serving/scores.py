@@ -1,4 +1,4 @@
-"""Log-likelihoods of images under a fitted network, and the terms of their bound."""
+"""Log-likelihoods of images under a fitted network, and terms of the ELBO."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from skvae.serving.fitted import FittedNetwork
 from skvae.serving.row_draws import RowDraws
 from skvae.serving.sums import sum_last_axis
 
-# Rows are read in blocks of so many times those that are computed together.
+# Number of batches of decoded images for which rows are read at once.
 _READ_TOGETHER = 4
 
 
 class _Encoded(NamedTuple):
-    """Images, their posteriors and how far they shift their draws, in float64."""
+    """Images, their posteriors and the shifts of their draws, in float64."""
 
     pixels: np.ndarray  # (n, n_pixels), in the network's units
     z_mean: np.ndarray  # (n, latent_dim)
@@ -34,10 +34,25 @@ class _Encoded(NamedTuple):
 def elbo_terms(
     network: FittedNetwork, images: Rows, draws: RowDraws
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel error at one draw, and KL, of each image, (n,) float64.
+    """Pixel error at one draw, and KL, of each image.
 
-    In the network's units; with them and a noise variance v the evidence lower bound
-    is -(error / (2 v) + `normaliser` + KL + `log_span`), of `densities`.
+    The evidence lower bound with noise variance v is
+    -(error / (2 v) + `normaliser` + KL + `log_span`), where the last terms are those of
+    `skvae.serving.densities`.
+
+    Parameters
+    ----------
+    network : FittedNetwork
+    images : array-like of shape (n, H, W, C)
+        In the caller's units.
+    draws : RowDraws
+
+    Returns
+    -------
+    errors : ndarray of shape (n,), float64
+        In the network's units.
+    kl : ndarray of shape (n,), float64
+        In nats.
     """
 
     def run_batch(batch: np.ndarray) -> list[np.ndarray]:
@@ -55,7 +70,7 @@ def elbo_terms(
 def log_likelihoods(
     network: FittedNetwork, images: Rows, noise_variance: float, n_draws: int
 ) -> np.ndarray:
-    """Importance-weighted estimate of log p(x) of each image, (n,) float64, in nats.
+    """Importance-weighted estimate of log p(x) of each image.
 
     Burda, Grosse and Salakhutdinov (2016), equation 8: the log of the mean of
     p(x | z) p(z) / q(z | x) over draws z from q(z | x).
@@ -63,14 +78,20 @@ def log_likelihoods(
     Parameters
     ----------
     network : FittedNetwork
-    images : (n, H, W, C)
+    images : array-like of shape (n, H, W, C)
         In the caller's units.
     noise_variance : float
         In the network's units.
     n_draws : int
+        Number of draws for each image.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        In nats, for densities in the caller's units.
     """
     draws = network.draws(n_draws)
-    # Memory is bounded, whatever the number of draws.
+    # Draws are processed in chunks, to bound memory.
     n_together = network.images_at_once
     starts = np.arange(0, n_draws, n_together)
 
@@ -91,7 +112,7 @@ def log_likelihoods(
         return float(np.logaddexp.reduce(of_chunk))
 
     sums = np.empty(len(images))
-    # Rows are read in larger blocks than are scored together: they may be stored.
+    # Blocks are larger than batches, so that out-of-core rows are read in few reads.
     n_read = _READ_TOGETHER * n_together
     for first in range(0, len(images), n_read):
         block = images[first : first + n_read]
@@ -120,7 +141,7 @@ def _encode(network: FittedNetwork, batch: np.ndarray, draws: RowDraws) -> _Enco
 def _decode(
     network: FittedNetwork, encoded: _Encoded, draws: RowDraws, which: range
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel errors, and log p(z) - log q(z | x), of some draws z: (n, k) each."""
+    """Pixel errors and log p(z) - log q(z | x) of k draws z of each image: (n, k)."""
     epsilon = draws.normal(encoded.shift, which)  # (n, k, latent_dim)
     z_mean, z_log_var = encoded.z_mean[:, None], encoded.z_log_var[:, None]
     z = z_mean + np.exp(0.5 * z_log_var) * epsilon
@@ -129,12 +150,12 @@ def _decode(
     errors = pixel_errors(
         network.architecture, encoded.pixels, outputs.reshape(n, k, -1)
     )
-    # The 2 pi of both densities cancel.
+    # The constants of both densities cancel.
     log_ratio = 0.5 * sum_last_axis(np.square(epsilon) + z_log_var - np.square(z))
     return errors, log_ratio
 
 
 def _log_sum(log_terms: np.ndarray) -> np.ndarray:
-    """Logarithm of the sum of exponentials: (n, k) to (n,)."""
+    """Logarithm of the sum of exponentials, (n, k) to (n,)."""
     largest = log_terms.max(axis=1)
     return largest + np.log(sum_last_axis(np.exp(log_terms - largest[:, None])))

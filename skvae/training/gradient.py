@@ -1,7 +1,7 @@
-"""The gradient of a batch's loss: what a training step computes before it steps.
+"""Gradient of a batch's loss, which a training step computes before its update.
 
-It needs no variables, so that all trainers of a network have its graph in common: the
-gradient takes most of the time that tracing training takes.
+It has no variables, so all trainers of a network can share its graph. This saves most
+of the time of tracing.
 """
 
 from __future__ import annotations
@@ -14,21 +14,34 @@ from skvae.network.backend import tf
 from skvae.training.compiled import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
 from skvae.training.replicas import Replicas
 
-# The learned noise variance is a running mean of the batches' mean squared error, in
-# which the newest batch weighs at least this much: about the last 20 steps count.
+# The learned noise variance is a running mean of the batches' mean squared errors. The
+# newest batch has at least this weight, so about the last 20 steps count.
 NOISE_VARIANCE_MIN_RATE = 0.05
 
 
 def batch_gradient(
     network: Network, n_parts: int, replicas: Replicas
 ) -> Callable[..., tuple[Any, Any, Any]]:
-    """What `BatchGradient` computes, to be called in a trainer's graph.
+    """Return the gradient function of a network, to be called in a trainer's graph.
 
-    Without a strategy, the graph that all trainers of the network share; the caller
-    holds `compiled.lock`.
+    Without a strategy, it is a graph that all trainers of the network share. The caller
+    must hold `compiled.lock`.
+
+    Parameters
+    ----------
+    network : Network
+    n_parts : int
+        Number of parts of a batch to compute in parallel.
+    replicas : Replicas
+        Replicas that share the batch.
+
+    Returns
+    -------
+    callable
+        With the parameters of `BatchGradient.__call__`.
     """
     gradient = BatchGradient(network, n_parts, replicas)
-    # Replicas can only add up in the graph that their strategy runs, and a graph keeps
+    # Replicas can only sum within the graph that their strategy runs, and a graph keeps
     # the device that it was traced for.
     if replicas.has_strategy:
         return gradient
@@ -38,15 +51,15 @@ def batch_gradient(
 
 
 class BatchGradient:
-    """The gradient of a batch's loss, as a function of the weights.
+    """Gradient of a batch's loss, as a function of the weights.
 
     Parameters
     ----------
     network : Network
     n_parts : int
-        Into how many parts a batch is split that are computed side by side.
+        Number of parts of a batch to compute in parallel.
     replicas : Replicas
-        Those that share the batch.
+        Replicas that share the batch.
     """
 
     def __init__(self, network: Network, n_parts: int, replicas: Replicas) -> None:
@@ -69,46 +82,46 @@ class BatchGradient:
         noise_variance: Any,
         n_steps: Any,
     ) -> tuple[Any, Any, Any]:
-        """On one replica: gradient, mean terms and noise variance of the whole batch.
+        """Compute gradient, mean terms and noise variance of a batch, on one replica.
 
         Parameters
         ----------
-        batch : (b, H, W, C)
-            The images of the batch that are in this process, in the caller's units.
-        n_batch
-            How many images the whole batch has.
-        first_row
-            Which of them is the first in this process.
-        seed : (2,)
-            Of the draws of the latents.
-        low, span
-            The interval [low, low + span] that the network sees as [0, 1].
-        kl_weight
+        batch : tensor of shape (b, H, W, C)
+            Images of the batch that are in this process, in the caller's units.
+        n_batch : int
+            Number of images in the whole batch.
+        first_row : int
+            Index in the whole batch of the first image in this process.
+        seed : tensor of shape (2,), int64
+            Seed of the latent draws.
+        low, span : float
+            Interval [low, low + span] of pixel values that is scaled to [0, 1].
+        kl_weight : float
             Weight of the KL in the loss.
-        free_bits
-            Nats of a latent dimension's KL that cost nothing.
-        loss_scale
-            What the loss is multiplied by.
-        weights : (n_weights,)
-        noise_variance
-            As the step before left it.
-        n_steps
-            How many steps there were before.
+        free_bits : float
+            KL of a latent dimension, in nats, up to which it has no gradient.
+        loss_scale : float
+            Factor of the loss.
+        weights : tensor of shape (n_weights,)
+        noise_variance : float
+            Noise variance after the previous step, in the network's units.
+        n_steps : int
+            Number of steps before this one.
 
         Returns
         -------
-        gradient : (n_weights,)
-            Of the mean loss of an image, in nats, multiplied by `loss_scale`.
-        means : (1 + latent_dim,)
-            Pixel error and KL of each latent dimension, means over the batch.
-        noise_variance
-            With this batch.
+        gradient : tensor of shape (n_weights,)
+            Gradient of the mean loss of an image, in nats, times `loss_scale`.
+        means : tensor of shape (1 + latent_dim,)
+            Pixel error and KL of each latent dimension, as means over the batch.
+        noise_variance : float
+            Noise variance after this step.
         """
         network = self._network
         n_images = tf.cast(n_batch, tf.float32)
         images = self._replicas.own_rows(batch, first_row, n_batch)
         images = network.scale(images, low, span)
-        # The same draws, whatever the number of replicas.
+        # The draws do not depend on the number of replicas.
         epsilon = tf.random.stateless_normal(
             (n_batch, network.architecture.latent_dim), seed
         )
@@ -122,7 +135,7 @@ class BatchGradient:
                 tf.concat(term, axis=0)[: tf.shape(images)[0]]
                 for term in zip(*terms, strict=True)
             )
-            # Of the batch: (1 + latent_dim,)
+            # shape (1 + latent_dim,)
             sums = tf.concat(
                 [[tf.reduce_sum(errors)], tf.reduce_sum(kl, axis=0)], axis=0
             )
@@ -130,7 +143,7 @@ class BatchGradient:
             noise_variance = self._updated_noise_variance(
                 noise_variance, n_steps, means[0]
             )
-            # A KL below the floor has no gradient.
+            # A KL below the free bits has no gradient.
             is_counted = tf.cast(means[1:] >= free_bits, tf.float32)
             loss = sums[0] / (2.0 * noise_variance)
             loss += kl_weight * tf.reduce_sum(sums[1:] * is_counted)
@@ -139,7 +152,7 @@ class BatchGradient:
         return self._replicas.total(gradient), means, noise_variance
 
     def as_graph(self) -> GraphFunction:
-        """A graph of its own, for others to call from theirs."""
+        """Return a graph function, which other graphs can call."""
         return GraphFunction(
             self,
             self._network.architecture.image_shape,
@@ -157,9 +170,10 @@ class BatchGradient:
         )
 
     def _split(self, rows: Any) -> list[Any]:
-        """Parts of a batch that are computed side by side, of the same size.
+        """Split a batch into parts of equal size, to compute in parallel.
 
-        There may be rows of zeros at the end: some operations fail on no rows at all.
+        Rows of zeros are added to fill all parts. An empty batch gets one row per part,
+        because some operations fail on empty tensors.
         """
         if self._n_parts == self._replicas.n == 1:
             return [rows]
@@ -182,10 +196,10 @@ class BatchGradient:
     def _updated_noise_variance(
         self, noise_variance: Any, n_steps: Any, mean_error: Any
     ) -> Any:
-        """The noise variance that takes a batch's mean error into account.
+        """Update the noise variance with the mean error of a batch.
 
-        The variance that maximises the likelihood is the mean squared error (Rybkin,
-        Daniilidis and Levine 2021, equation 6), here its running mean over batches.
+        The maximum likelihood variance is the mean squared error (Rybkin, Daniilidis
+        and Levine 2021, equation 6), here a running mean over batches.
         """
         if self._network.architecture.likelihood != "gaussian":
             return noise_variance

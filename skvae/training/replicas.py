@@ -1,9 +1,9 @@
-"""The devices that share a fit's batches, of this process and of others.
+"""Replicas: the devices that share the batches of a fit, in one or several processes.
 
-TensorFlow's distribution strategies say which these are, and add up across them. Each
-device computes its part of a batch, and its part of the gradient; the gradients are
-added up, and each process takes the same step with the sum. So variables are those of
-one process alone, and the strategies' own kinds of variables are not needed.
+TensorFlow's distribution strategies define the devices and sum across them. Each device
+computes the gradient of its part of a batch. The gradients are summed, and each process
+takes the same step with the sum. Variables are therefore local to a process, and the
+strategies' own types of variables are not needed.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _LOST = (
     tf.errors.UnavailableError,
 )
 
-# What a process that has failed says in place of 0 or 1.
+# Value that a failed process contributes to the sum of flags, which are 0 or 1.
 _FAILED = 1e6
 
 
 class OtherWorkerError(RuntimeError):
-    """Another process has failed, or cannot be reached."""
+    """Error for another process that has failed or cannot be reached."""
 
 
 def current_strategy() -> tf.distribute.Strategy:
-    """Strategy in whose scope this thread is, or TensorFlow's default.
+    """Strategy whose scope this thread is in, or TensorFlow's default.
 
     Raises
     ------
     RuntimeError
-        If it is of a kind that is not supported.
+        If the strategy is not supported.
     """
     strategy = tf.distribute.get_strategy()
     if tf.distribute.has_strategy() and not isinstance(strategy, _STRATEGIES):
         msg = (
-            f"ConvVAE can be fitted in the scope of a MirroredStrategy or a "
+            f"ConvVAE supports the scopes of MirroredStrategy, OneDeviceStrategy and "
             f"MultiWorkerMirroredStrategy, got {type(strategy).__name__}."
         )
         raise RuntimeError(msg)
@@ -61,9 +61,10 @@ def current_strategy() -> tf.distribute.Strategy:
 
 
 def outside_scopes(function: Callable[..., T], *args: Any) -> T:
-    """Call a function outside of the strategy scopes that this thread is in.
+    """Call a function outside of all strategy scopes.
 
-    Variables are no strategy's. Scopes are a thread's own, and cannot be left.
+    Its variables then belong to no strategy. A scope applies to one thread and cannot
+    be left from within, so the function is called in another thread.
     """
     if not tf.distribute.has_strategy():
         return function(*args)
@@ -72,9 +73,9 @@ def outside_scopes(function: Callable[..., T], *args: Any) -> T:
 
 
 class Replicas:
-    """The replicas of a strategy, as one of the processes sees them.
+    """Replicas of a strategy, as seen from one process.
 
-    Replica r of R takes the rows from r n / R to (r + 1) n / R of n rows.
+    Of n rows, replica r of R has the rows from r n / R to (r + 1) n / R.
 
     Parameters
     ----------
@@ -83,34 +84,34 @@ class Replicas:
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
-        # Of one replica, too: a strategy of one device says which.
+        # True for one replica, too: OneDeviceStrategy selects its device.
         self.has_strategy = isinstance(strategy, _STRATEGIES)
         here = self._local(strategy.run(_replica_id))
         self._first = int(here[0])
         self._n_here = len(here)
         self.n = int(strategy.num_replicas_in_sync)
         self.n_processes = self.n // self._n_here
-        # A graph for each shape; without one, TensorFlow warns of the time it takes.
+        # Compiled for each shape, because TensorFlow warns if a strategy runs eagerly.
         self._add = tf.function(self._add_on_first, autograph=False)
 
-    # What rows are whose.
+    # Assignment of rows to processes.
 
     def rows_here(self, n_rows: Any) -> tuple[Any, Any]:
-        """First row, and the one after the last, of n that are for this process."""
+        """Start and stop of the rows of this process, of n rows."""
         if self.n_processes == 1:
             return 0, n_rows
         last = self._first + self._n_here
         return self._first * n_rows // self.n, last * n_rows // self.n
 
     def n_here(self, n_rows: int, batch_size: int) -> int:
-        """How many of n rows, cut into batches, are for this process."""
+        """Number of rows of this process, of n rows split into batches."""
         n_batches, n_left = divmod(n_rows, batch_size)
         return n_batches * _length(self.rows_here(batch_size)) + _length(
             self.rows_here(n_left)
         )
 
     def batches_here(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
-        """Of an array that is cut into batches, the rows that are for this process."""
+        """Select the rows of this process from an array that is split into batches."""
         if self.n_processes == 1:
             return rows
         batches = np.split(rows, range(batch_size, len(rows), batch_size))
@@ -118,50 +119,60 @@ class Replicas:
             [batch[slice(*self.rows_here(len(batch)))] for batch in batches]
         )
 
-    # In graphs.
+    # Graph calls.
 
     def run(self, function: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-        """Call a function on each replica; what the first one of this process gives."""
+        """Run a function on each replica, return the result of the first one here."""
         return tuple(self._local(each)[0] for each in self._strategy.run(function))
 
-    # The next two are for the replica in whose graph they are called.
+    # The next two methods are called within the graph of a replica.
 
     def own_rows(self, rows: Any, first: Any, n_rows: Any) -> Any:
-        """Of n rows, given from the first one on that is here, the replica's own."""
+        """Select the replica's own rows of a batch.
+
+        Parameters
+        ----------
+        rows : tensor of shape (n_here, ...)
+            Rows of this process.
+        first : int
+            Index in the batch of the first row of this process.
+        n_rows : int
+            Number of rows in the batch.
+        """
         if self.n == 1:
             return rows
         replica = tf.cast(_replica_id(), tf.int64)
         start, stop = replica * n_rows // self.n, (replica + 1) * n_rows // self.n
-        # Other devices get no more than what is theirs.
+        # Sliced on the CPU, so that only these rows are copied to the device.
         with tf.device("CPU:0"):
             return rows[start - first : stop - first]
 
     def total(self, value: Any) -> Any:
-        """Sum of the values of all replicas."""
+        """Sum a value over all replicas."""
         if self.n == 1:
             return value
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
-    # Between graph calls, in all processes alike.
+    # Outside of graphs. Each process must make the same calls in the same order.
 
     def sum_of_processes(self, array: np.ndarray) -> np.ndarray:
-        """Sum of an array over the processes, for each of them."""
-        # TensorFlow's collective operations crash on nothing to add.
+        """Sum an array over all processes."""
+        # TensorFlow's collective operations crash on empty arrays.
         if self.n_processes == 1 or array.size == 0:
             return array
         self.any(False)
         return self._sum(array.ravel()).reshape(array.shape)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process.
+        """Check if a flag is set in any process.
 
-        Called before whatever else the processes do together, so that one that has
-        failed (`say_failed`) keeps no other waiting.
+        Called before each other collective operation, so that no process waits for one
+        that has failed (see `failing_together`).
 
         Raises
         ------
-        RuntimeError
+        OtherWorkerError
             If another process has failed.
         """
         if self.n_processes == 1:
@@ -169,15 +180,15 @@ class Replicas:
         n_set = self._sum(np.array([float(flag)]))[0]
         if n_set >= _FAILED:
             msg = (
-                "Another worker of the strategy has failed, and says why. From a "
-                "Checkpoint, training goes on where it was."
+                "Another worker of the strategy has failed; see the error there. "
+                "Training can be continued from a Checkpoint."
             )
             raise OtherWorkerError(msg)
         return bool(n_set)
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Let the other processes know of an error in this one."""
+        """Context in which an error is reported to the other processes."""
         try:
             yield
         except OtherWorkerError:
@@ -188,26 +199,26 @@ class Replicas:
             raise
 
     def check_same(self, number: int) -> None:
-        """See that a number below 2^32 is the same in all processes.
+        """Check that a number below 2^32 is the same in all processes.
 
         Raises
         ------
         ValueError
-            If it is not.
+            If it differs.
         """
         total = self.sum_of_processes(np.array([float(number)]))[0]
         if total != number * self.n_processes:
             msg = (
-                "The workers of the strategy are to call fit alike, but data, "
-                "parameters, random_state or what was fitted before differ. Give each "
-                "the same, with an integer as random_state."
+                "The workers of the strategy must all make the same fit, but data, "
+                "parameters, random_state or the earlier fit differ. Make them equal, "
+                "with an integer as random_state."
             )
             raise ValueError(msg)
 
     def shared(
         self, function: Callable[[Any], tuple[np.ndarray, ...]], images: Any
     ) -> tuple[np.ndarray, ...]:
-        """Arrays that a function gives of images, each process working on some."""
+        """Apply a function to images, of which each process computes a part."""
         if self.n_processes == 1:
             return function(images)
         start, stop = self.rows_here(len(images))
@@ -220,20 +231,20 @@ class Replicas:
 
     @contextmanager
     def lost_worker_named(self) -> Iterator[None]:
-        """Say what it means that another process no longer answers."""
+        """Context in which the error of a lost process is translated."""
         try:
             yield
         except _LOST as error:
             if self.n_processes == 1:
                 raise
             msg = (
-                "Another worker of the strategy has ended or cannot be reached. Start "
-                "all workers again; from a Checkpoint, training goes on where it was."
+                "Another worker of the strategy has ended or cannot be reached. "
+                "Restart all workers; training can be continued from a Checkpoint."
             )
             raise OtherWorkerError(msg) from error
 
     def _sum(self, array: np.ndarray) -> np.ndarray:
-        """Sum of an array (n,) over the processes."""
+        """Sum an array of shape (n,) over all processes."""
         with self.lost_worker_named():
             return self._add(tf.convert_to_tensor(array)).numpy()
 

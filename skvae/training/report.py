@@ -1,4 +1,4 @@
-"""What `verbose` prints while a network trains."""
+"""Progress of training, printed according to `verbose`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ _BAR_WIDTH = 30
 
 
 class Report:
-    """Tells the user how a fit gets on.
-
-    `verbose` 0 prints nothing. 1 draws a progress bar, also within epochs, or prints
-    a line after each tenth of the fit if the output is no terminal. 2 or more prints a
-    line an epoch. To be used as a context, at whose end the bar's line ends.
+    """Progress report of a fit, as a context manager.
 
     Parameters
     ----------
     verbose : int
+        0 prints nothing. 1 draws a progress bar, or prints a line after each tenth of
+        the fit if the output is not a terminal. 2 or more prints a line per epoch.
     epochs : int
-        Of this fit.
+        Number of epochs of this fit.
     n_epochs_before : int
-        Of the fits that this one continues.
+        Number of epochs of the earlier fits that this one continues.
     """
 
     def __init__(self, verbose: int, epochs: int, n_epochs_before: int) -> None:
@@ -32,11 +30,11 @@ class Report:
         self._epochs = epochs
         self._n_epochs_before = n_epochs_before
         self._is_bar = verbose == 1 and sys.stdout is not None and sys.stdout.isatty()
-        # The newest state, and whether it is to be seen yet.
+        # Latest state, and if it has been printed.
         self._newest: tuple[float, str] = 0.0, ""
         self._is_shown = True
         self._n_tenths = 0
-        # When what time was left can be told from: the first call of a graph traces it.
+        # Start of the time measurement, after the first call, which traces the graph.
         self._first: tuple[float, float] | None = None
 
     def __enter__(self) -> Self:
@@ -46,7 +44,7 @@ class Report:
         n_epochs, losses = self._newest
         if not losses:
             return
-        text = f"{self._epoch(n_epochs)}{losses}"  # no time is left
+        text = f"{self._epoch(n_epochs)}{losses}"  # without the time left
         if self._is_bar:
             self._draw_bar(n_epochs / self._epochs, text)
             print(flush=True)
@@ -54,14 +52,14 @@ class Report:
             print(f"[ConvVAE] {text}", flush=True)
 
     def update(self, n_epochs: float, losses: Mapping[str, float]) -> None:
-        """Take notice of how far training is.
+        """Report progress.
 
         Parameters
         ----------
         n_epochs : float
-            Epochs of this fit that are over, and the part of the one under way.
-        losses : dict of str to float
-            Those of the epoch that is over, or is under way.
+            Number of epochs of this fit completed, including a part of the current one.
+        losses : mapping of str to float
+            Losses of the last completed or the current epoch.
         """
         if not self._verbose or n_epochs == self._newest[0]:
             return
@@ -98,7 +96,7 @@ class Report:
             print(f"[ConvVAE] {text}", flush=True)
 
     def _epoch(self, n_epochs: float) -> str:
-        """Which epoch is under way, or has just ended; in percent if it is long."""
+        """Number of the epoch, with a percentage if it is not complete."""
         is_over = n_epochs == int(n_epochs)
         number = self._n_epochs_before + int(n_epochs) + (not is_over)
         text = f"epoch {number}/{self._n_epochs_before + self._epochs}"

@@ -1,8 +1,8 @@
-"""TensorFlow's threads, as this process has them.
+"""Thread settings of TensorFlow in this process.
 
-TensorFlow has one setting for the whole process: how many threads an operation uses.
-With one, several operations run side by side instead, on parts of a batch, and no
-thread waits for another at the end of each: up to twice as fast.
+TensorFlow has one setting per process for the number of threads in an operation. With
+one thread, several operations run in parallel on parts of a batch, and threads do not
+wait for each other after each operation: up to twice as fast.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from skvae.architecture import Architecture
 from skvae.cores import n_worker_cores
 from skvae.network.backend import tf
 
-# Smaller parts of a batch, in pixels, cost more in overhead than they gain.
+# Minimum size of a part of a batch, in pixels. Smaller ones cost more than they gain.
 _MIN_PART_PIXELS = 2**12
 
-# What a layer gives for a part has at most so many bytes. An array of 2^25 or more gets
-# new pages from the C library each time, which the operating system clears at their
-# first use: three times as slow as the work itself.
+# Maximum size of a layer's output for a part. For arrays of 2^25 bytes or more, the C
+# library allocates new pages each time, which the operating system clears on first use.
+# This takes three times as long as the computation.
 _LAYER_BYTES = 2**24
 
-# Each part is traced anew.
+# Limits the time of tracing, because each part is traced.
 _MAX_PARTS = 8
 
 
 def limit_worker() -> None:
-    """Keep a worker process to the cores that are its own.
+    """Limit a worker process of joblib or Dask to the cores assigned to it.
 
-    joblib and Dask say in OMP_NUM_THREADS how many these are, which TensorFlow does not
-    read: each of n workers would start threads for all cores. What the user has set for
-    TensorFlow stands, and nothing changes once TensorFlow has started.
+    joblib and Dask set OMP_NUM_THREADS, which TensorFlow does not read: each of n
+    workers would start threads for all cores. The user's settings for TensorFlow take
+    precedence. Once TensorFlow has started, settings cannot be changed.
     """
     n_threads = n_worker_cores()
     if n_threads is None:
@@ -47,7 +47,7 @@ def limit_worker() -> None:
 
 
 def n_parts(architecture: Architecture, batch_size: int) -> int:
-    """How many parts of a batch to compute side by side."""
+    """Number of parts of a batch to compute in parallel."""
     at_once = max(1, _LAYER_BYTES // (4 * architecture.largest_layer))
     for_memory = math.ceil(batch_size / at_once)
     for_cores = 1
@@ -62,7 +62,7 @@ def _n_cores() -> int:
 
 
 def _n_threads(kind: str) -> int:
-    """Threads within an operation ("intra") or between them; 0 where none are set."""
+    """Number of threads within ("intra") or between ("inter") operations, or 0."""
     getter = getattr(tf.config.threading, f"get_{kind}_op_parallelism_threads")
     variable = os.environ.get(f"TF_NUM_{kind.upper()}OP_THREADS", "")
     return getter() or (int(variable) if variable.isdecimal() else 0)
