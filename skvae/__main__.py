@@ -1,4 +1,4 @@
-"""``python -m skvae``: fit ConvVAE on digits or on one's own images."""
+"""Command line of skvae: fit ConvVAE on the digits or on your own images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import type_of_target
 
 from skvae import ConvVAE, ReconstructionDisplay, SampleDisplay, __version__
-from skvae.displays.checks import check_matplotlib
+from skvae.displays.common import check_matplotlib
 
-# PCA.score inverts a matrix of pixels x pixels; beyond this it takes minutes.
+# PCA.score inverts a matrix of n_pixels x n_pixels. For larger images it takes minutes.
 _MAX_PIXELS_FOR_PCA_SCORE = 4096
 
+# Number of images of each kind in the picture.
 _N_SHOWN = 12
 
 
@@ -39,7 +40,13 @@ class _Images(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Fit, compare with PCA on held-out images, save a picture and the model."""
+    """Fit ConvVAE, compare it with PCA and save the model and a picture.
+
+    Parameters
+    ----------
+    arguments : list of str or None
+        Command line arguments. None reads them from `sys.argv`.
+    """
     options = _parse(arguments)
     try:
         _check_writable(options.model, options.picture)
@@ -52,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     with _muted_stderr():
         from skvae.network.backend import tf  # noqa: PLC0415
 
-        tf.zeros(())  # TensorFlow greets on stderr, and looks for its devices
+        tf.zeros(())  # TensorFlow logs to stderr when it initializes its devices
     print(
         f"skvae {__version__}: {images.name}, {len(train)} images to train on, "
         f"{len(test)} held out"
@@ -91,22 +98,28 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "data",
         nargs="?",
         type=Path,
-        help=".npy file of images (n, H, W), (n, H, W, C) or rows of pixels; or .npz "
-        "file with them as its only array or as X, and labels, if any, as y; or "
-        "folder with PNG and JPEG files. Without it, scikit-learn's digits",
+        help=".npy file of images (n, H, W), (n, H, W, C) or rows of pixels; .npz file "
+        "with images as its only array or as X, and optional labels as y; or folder "
+        "of PNG and JPEG files. Without it, scikit-learn's digits are used",
     )
     parser.add_argument(
-        "--model", type=Path, default=Path("skvae.joblib"), help="to write"
+        "--model",
+        type=Path,
+        default=Path("skvae.joblib"),
+        help="output file for the fitted model",
     )
     parser.add_argument(
-        "--picture", type=Path, default=Path("skvae.png"), help="to write"
+        "--picture",
+        type=Path,
+        default=Path("skvae.png"),
+        help="output file for the picture",
     )
     parser.add_argument(
         "--input-shape",
         type=int,
         nargs="+",
         metavar="N",
-        help="height, width and perhaps channels of an image, for rows of pixels",
+        help="height, width and, optionally, channels of an image, for rows of pixels",
     )
     parser.add_argument(
         "--size",
@@ -114,34 +127,43 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
         default=(64, 64),
-        help="what the pictures in a folder are resized to",
+        help="size to which the pictures in a folder are resized",
     )
     parser.add_argument(
-        "--grey", action="store_true", help="read the pictures in a folder as grey"
-    )
-    parser.add_argument("--latent-dim", type=int, default=8, help="latent features")
-    parser.add_argument(
-        "--filters", type=int, default=32, help="of the first convolution"
+        "--grey", action="store_true", help="convert the pictures in a folder to grey"
     )
     parser.add_argument(
-        "--hidden-layers", type=int, default=2, help="convolutions each way"
+        "--latent-dim", type=int, default=8, help="number of latent dimensions"
+    )
+    parser.add_argument(
+        "--filters", type=int, default=32, help="filters of the first convolution"
+    )
+    parser.add_argument(
+        "--hidden-layers",
+        type=int,
+        default=2,
+        help="number of convolutions in the encoder, and in the decoder",
     )
     parser.add_argument(
         "--likelihood",
         choices=["gaussian", "mse", "bernoulli"],
         default="gaussian",
-        help="of a pixel around its decoded mean",
+        help="distribution of a pixel given its decoded mean",
     )
     parser.add_argument("--epochs", type=int, default=100, help="passes over the data")
-    parser.add_argument("--batch-size", type=int, default=64, help="images a step")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="step size")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="images per training step"
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-3, help="step size of the optimizer"
+    )
     parser.add_argument("--random-state", type=int, default=0, help="seed")
     return parser.parse_args(arguments)
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        msg = f"{text!r} is no positive integer"
+        msg = f"{text!r} is not a positive integer"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
 
@@ -157,13 +179,13 @@ def _load(path: Path | None, size: tuple[int, int], *, is_grey: bool) -> _Images
 
 def _load_folder(folder: Path, size: tuple[int, int], *, is_grey: bool) -> _Images:
     try:
-        from skvae.data.pictures import read_pictures  # noqa: PLC0415  an extra
+        from skvae.data.pictures import read_pictures  # noqa: PLC0415  optional dependency
     except ImportError as error:
         msg = "reading pictures needs Pillow: pip install pillow"
         raise ImportError(msg) from error
     images, unreadable = read_pictures(folder, size, is_grey=is_grey)
     for file, reason in unreadable.items():
-        print(f"skvae: left out {file}: {reason}", file=sys.stderr)
+        print(f"skvae: skipped {file}: {reason}", file=sys.stderr)
     height, width = size
     kind = "grey" if is_grey else "colour"
     return _Images(f"{folder}, {kind}, {height} x {width} pixels", images, None)
@@ -173,7 +195,7 @@ def _load_file(path: Path) -> _Images:
     try:
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        msg = f"{path} is no .npy or .npz file of numbers."
+        msg = f"{path} is not a .npy or .npz file of numbers."
         raise ValueError(msg) from error
     if isinstance(loaded, np.ndarray):
         return _Images(str(path), loaded, None)
@@ -181,43 +203,45 @@ def _load_file(path: Path) -> _Images:
         names = set(arrays.files)
         images = "X" if "X" in names else next(iter(names - {"y"}), "")
         if not images or (images != "X" and len(names - {"y"}) > 1):
-            msg = f"{path} has arrays {sorted(names)}: name the one of the images X."
+            msg = f"{path} has arrays {sorted(names)}: the images must be named X."
             raise ValueError(msg)
         y = arrays["y"] if "y" in names else None
         if y is not None and type_of_target(y) not in ("binary", "multiclass"):
-            msg = f"{path} has labels y that are no classes."
+            msg = f"{path}: labels y must be classes."
             raise ValueError(msg)
         return _Images(str(path), arrays[images], y)
 
 
 def _check_writable(*paths: Path) -> None:
-    """Find out before training, not after it."""
+    """Check before training that output files can be written."""
     for path in paths:
         if path.is_dir() or not path.absolute().parent.is_dir():
-            msg = f"cannot write {path}: it is a folder, or its folder is missing"
+            msg = f"cannot write {path}: it is a folder, or its folder does not exist"
             raise ValueError(msg)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    """Print warnings as the rest, not with a line of source."""
+    """Print a warning without its line of source code."""
     print(f"skvae: {message}", file=sys.stderr)
 
 
 def _check_matplotlib(picture: Path) -> None:
     check_matplotlib("the picture")
-    import matplotlib as mpl  # noqa: PLC0415  an extra
+    import matplotlib as mpl  # noqa: PLC0415  optional dependency
 
     mpl.use("agg")
     from matplotlib.backend_bases import FigureCanvasBase  # noqa: PLC0415
 
     if picture.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
-        msg = f"cannot write {picture}: matplotlib has no such format, try .png"
+        msg = (
+            f"cannot write {picture}: matplotlib does not support this format, use .png"
+        )
         raise ValueError(msg)
 
 
 @contextmanager
 def _muted_stderr() -> Iterator[None]:
-    """Keep what C++ code writes to stderr off the screen, unless an error follows."""
+    """Suppress what C++ code writes to stderr, unless an exception is raised."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -255,7 +279,7 @@ def _print_comparison(
     pca = PCA(n_components, random_state=0).fit(train_rows)
     z_vae, z_pca = vae.transform(test), pca.transform(test_rows)
     decoded = vae.inverse_transform(z_vae).reshape(test_rows.shape)
-    # Its density has the variance that the components leave over, if they leave any.
+    # The density of PCA needs variance that its components do not explain.
     has_density = pca.noise_variance_ > 1e-12 * pca.explained_variance_[0]
     likelihood_pca = "-"
     if (
@@ -286,8 +310,8 @@ def _print_comparison(
 
 
 def _save_picture(vae: ConvVAE, test: np.ndarray, path: Path) -> None:
-    """Save originals over their reconstructions, and samples."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  an extra
+    """Save a picture of test images above their reconstructions, and of samples."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  optional dependency
 
     n = min(_N_SHOWN, len(test))
     height, width, _ = vae.input_shape_

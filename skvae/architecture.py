@@ -43,6 +43,15 @@ MAX_HIDDEN_LAYERS = 30
 # Bounds of a latent's log-variance. Its exponential is finite in float32 for any image.
 Z_LOG_VAR_BOUNDS = (-30.0, 30.0)
 
+# Noise variance v of mse and bernoulli. With it the error term of mse is |x - a(y)|^2,
+# the loss of the Keras VAE guide, and the cross-entropy, which is divided by 2 v as
+# well, is unchanged.
+FIXED_NOISE_VARIANCE = 0.5
+
+# Lower bound of the learned noise variance, in the network's units: a standard
+# deviation of a thousandth of the value range.
+MIN_NOISE_VARIANCE = 1e-6
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -1,4 +1,4 @@
-"""A callback that keeps a fit's newest state in a file."""
+"""Callback that saves the estimator to a file during `fit`."""
 
 from __future__ import annotations
 
@@ -18,40 +18,42 @@ from skvae.training.callbacks import HAS_CALLBACKS, fitted_so_far
 
 
 class Checkpoint:
-    """Callback that writes the estimator to a file while it is fitted.
+    """Callback that saves the estimator to a joblib file during `fit`.
 
-    A joblib file, complete at any moment: the estimator is written beside `path`, and
-    takes the place of the file there when all of it is on disk. It is what the fit
-    would have left if it had ended with that epoch, except that `latent_kl_` and
-    `sampler_` are those of some images until the fit ends. `fit` goes on from it with
-    ``warm_start=True``, for the epochs that are left, and gives the bits of a fit that
-    was never cut short; with `early_stopping` it goes on from the best epoch so far.
+    The saved estimator is fitted: it has the attributes of a fit that ends with the
+    same epoch, except that `latent_kl_` and `sampler_` are estimated from a part of the
+    images until the fit ends. With ``warm_start=True`` its `fit` continues training,
+    with the same bits as a fit that was not interrupted. With `early_stopping` it
+    continues from the best epoch so far.
+
+    The file is always complete. Each checkpoint is written to a temporary file in the
+    same folder, which then replaces the earlier one.
 
     Parameters
     ----------
     path : str or path-like
-        The file. Its folder has to exist.
+        File to write. Its folder must exist.
     every : int, default=1
-        Epochs between two writes. The end of a fit is written, too.
+        Number of epochs between checkpoints. The end of the fit is always saved.
 
     Raises
     ------
     ImportError
-        With scikit-learn before 1.9, which has no callbacks.
+        If the version of scikit-learn is older than 1.9, which introduced callbacks.
     ValueError, TypeError
-        If `every` is no positive integer.
+        If `every` is not a positive integer.
 
     Warns
     -----
     UserWarning
-        In `fit`, if the file cannot be written. Training goes on, and the file that was
-        there stays.
+        In `fit`, if the file cannot be written. Training continues, and the earlier
+        file is kept.
 
     Notes
     -----
-    Set it on the ConvVAE itself, also in a pipeline. Fits that share one, as those of a
-    search do, write the same file in turn. A process that is killed while it writes
-    leaves a file ``path.*.part`` behind. The file is without callbacks.
+    In a pipeline, call `set_callbacks` on the ConvVAE step. The fits of a search share
+    the callback and overwrite the same file. The saved estimator has no callbacks. If
+    the process is killed during a write, a temporary file ``path.*.part`` remains.
 
     Examples
     --------
@@ -68,29 +70,28 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], every: int = 1) -> None:
         if not HAS_CALLBACKS:
-            msg = "Checkpoint needs scikit-learn 1.9 or newer, which has callbacks."
+            msg = "Checkpoint needs the callbacks of scikit-learn 1.9 or newer."
             raise ImportError(msg)
         self.path = Path(path).resolve()
         self.every = int(check_scalar(every, "every", Integral, min_val=1))
 
     def setup(self, estimator: Any, context: Any) -> None:
-        """See that the file can be there, before anything is trained."""
+        """Validate the estimator and the path before training."""
         if not isinstance(estimator, ConvVAE):
             msg = (
-                f"Checkpoint is for a ConvVAE, got {type(estimator).__name__}. Call "
-                f"set_callbacks on the ConvVAE itself, also where it is a step of a "
-                f"pipeline."
+                f"Checkpoint requires a ConvVAE, got {type(estimator).__name__}. In a "
+                f"pipeline, call set_callbacks on the ConvVAE step."
             )
             raise TypeError(msg)
         if self.path.is_dir() or not self.path.parent.is_dir():
-            msg = f"path must name a file in a folder that exists, got {self.path}."
+            msg = f"path must be a file in an existing folder, got {self.path}."
             raise ValueError(msg)
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         """Do nothing."""
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
-        """Write the estimator, if the fit has ended or an epoch that is due."""
+        """Save the estimator at the end of the fit and of every `every`-th epoch."""
         is_epoch = context.max_subtasks == 0
         if is_epoch and (context.task_id + 1) % self.every:
             return
@@ -102,18 +103,18 @@ class Checkpoint:
         """Do nothing."""
 
     def _write(self, estimator: BaseEstimator) -> None:
-        part = self.path.with_name(f"{self.path.name[:99]}.{uuid4().hex}.part")
+        temporary = self.path.with_name(f"{self.path.name[:99]}.{uuid4().hex}.part")
         try:
             try:
-                with part.open("xb") as file:
+                with temporary.open("xb") as file:
                     joblib.dump(estimator, file)
                     file.flush()
                     os.fsync(file.fileno())
-                part.replace(self.path)
+                temporary.replace(self.path)
             finally:
-                part.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             warn_user(
                 f"The checkpoint of epoch {estimator.n_iter_} could not be written: "
-                f"{error}. Training goes on; {self.path} is as it was."
+                f"{error}. Training continues, and {self.path} is unchanged."
             )

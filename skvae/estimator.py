@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from inspect import Parameter, signature
 from numbers import Integral, Real
@@ -47,7 +46,7 @@ from skvae.training.plan import Plan, Settings, TrainingData, TrainingState
 if TYPE_CHECKING:
     from skvae.network import KerasModels
     from skvae.serving.export import OnnxModels
-    from skvae.serving.fitted import FittedNetwork
+    from skvae.serving.sessions import FittedNetwork
 
 Images: TypeAlias = ArrayLike | StoredArray
 
@@ -79,7 +78,7 @@ class _Fitted(NamedTuple):
     @property
     def network(self) -> FittedNetwork:
         """The network, compiled once for these weights."""
-        from skvae.serving.fitted import fitted_network
+        from skvae.serving.sessions import fitted_network
 
         return fitted_network(
             self.architecture, self.weights, self.value_range, self.seed
@@ -804,7 +803,10 @@ class ConvVAE(
             )
             _warn_of_clipping(validation_images, self.likelihood, value_range)
         elif self.early_stopping:
-            rows, held_out = self._split(len(images), seed)
+            from skvae.training.early_stopping import split_rows
+
+            fraction = float(self.validation_fraction)
+            rows, held_out = split_rows(len(images), fraction, seed)
             validation_images = Selection(images, held_out)
         names = ("n_features_in_", "feature_names_in_")
         attributes = {k: v for k, v in vars(recorder).items() if k in names}
@@ -906,19 +908,6 @@ class ConvVAE(
             )
             raise ValueError(msg)
         return architecture
-
-    def _split(self, n_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to train on and rows to watch, the same for the same seed."""
-        n_held_out = math.ceil(self.validation_fraction * n_images)
-        if n_held_out == n_images:
-            msg = (
-                f"early_stopping with validation_fraction={self.validation_fraction} "
-                f"leaves no image to train on, got n_samples={n_images}. Give more "
-                f"images, a smaller fraction or X_val."
-            )
-            raise ValueError(msg)
-        order = stream(seed, Stream.VALIDATION_SPLIT).permutation(n_images)
-        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
     def _fitted(self) -> _Fitted:
         check_is_fitted(self)

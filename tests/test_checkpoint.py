@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_written_does_not_end_training(images, path, monke
 
     monkeypatch.setattr("skvae.checkpoint.joblib.dump", failing_dump)
     vae = ConvVAE(**TINY).set_callbacks(Checkpoint(path))
-    with pytest.warns(UserWarning, match="No space left.* as it was") as warned:
+    with pytest.warns(UserWarning, match="No space left.* is unchanged") as warned:
         vae.fit(images)
     messages = [str(each.message) for each in warned]
     # The last one when the fit ended.
@@ -180,7 +180,7 @@ def test_a_file_that_cannot_be_written_does_not_end_training(images, path, monke
 def test_a_place_that_cannot_hold_a_file_is_refused_before_training(images, tmp_path):
     for path in (tmp_path, tmp_path / "nowhere" / "vae.joblib"):
         vae = ConvVAE(**TINY).set_callbacks(Checkpoint(path))
-        with pytest.raises(ValueError, match="folder that exists, got"):
+        with pytest.raises(ValueError, match="in an existing folder, got"):
             vae.fit(images)
         assert not hasattr(vae, "weights_")
 

@@ -42,7 +42,7 @@ STAGES = [
     ("skvae.training.early_stopping.elbo_terms", 0),
     ("skvae.training.report.Report.update", 1),
     ("skvae.serving.graphs.Graph.to_session", 0),
-    ("skvae.serving.fitted.FittedNetwork.encode", 0),
+    ("skvae.serving.sessions.FittedNetwork.encode", 0),
     ("skvae.training.result.fit_sampler", 0),
     ("skvae.training.callbacks.FitTasks.end", 0),
 ]

@@ -1,4 +1,4 @@
-"""Pictures in a folder, read as an array of images."""
+"""Reader for folders of PNG and JPEG files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
-# What Pillow raises on broken files, and on what cameras note in them.
-_BROKEN = (
+# Errors that Pillow raises for broken files and broken Exif data.
+_READ_ERRORS = (
     AttributeError,
     OSError,
     SyntaxError,
@@ -25,27 +25,27 @@ _BROKEN = (
 def read_pictures(
     folder: Path, size: tuple[int, int], *, is_grey: bool
 ) -> tuple[np.ndarray, dict[Path, str]]:
-    """Read the PNG and JPEG files in a folder and those below it.
+    """Read the PNG and JPEG files in a folder and its subfolders.
 
     Parameters
     ----------
     folder : Path
-    size : (height, width)
-        What each picture is resized to, whatever its proportions.
+    size : (int, int)
+        Height and width. Pictures are resized without keeping their proportions.
     is_grey : bool
-        Whether to read colours as grey.
+        If True, convert pictures to grey.
 
     Returns
     -------
-    images : (n, height, width, 1 or 3) of uint8
-        In the order of their paths.
+    images : ndarray of shape (n, height, width, 1 or 3), uint8
+        Images, sorted by path.
     unreadable : dict of Path to str
-        Files that are left out, and why.
+        Error messages of the files that cannot be read, by path.
 
     Raises
     ------
     ValueError
-        If there is no file that can be read.
+        If no file can be read.
     """
     paths = sorted(path for path in folder.rglob("*") if _is_picture(path))
     height, width = size
@@ -55,15 +55,15 @@ def read_pictures(
         try:
             with Image.open(path) as picture:
                 pixels = _pixels(picture, size, "L" if is_grey else "RGB")
-        except _BROKEN as error:
+        except _READ_ERRORS as error:
             unreadable[path] = str(error)
         else:
             images[n_images] = pixels.reshape(images.shape[1:])
             n_images += 1
     if not n_images:
         msg = (
-            f"{folder} has no PNG or JPEG file that can be read, of {len(paths)} that "
-            f"are called so."
+            f"{folder} has no readable PNG or JPEG file, out of {len(paths)} with such "
+            f"names."
         )
         raise ValueError(msg)
     return images[:n_images], unreadable
@@ -75,11 +75,12 @@ def _is_picture(path: Path) -> bool:
 
 def _pixels(picture: Image.Image, size: tuple[int, int], mode: str) -> np.ndarray:
     height, width = size
-    # Cameras note which way is up instead of turning the pixels.
+    # Cameras store the orientation as Exif data and do not rotate the pixels.
     upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
+    if upright.mode.startswith("I"):  # 16 bits, which Pillow clips to 8
         upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    if upright.has_transparency_data:  # as on white paper
+    if upright.has_transparency_data:
+        # Transparent pixels are white.
         paper = Image.new("RGBA", upright.size, "white")
         upright = Image.alpha_composite(paper, upright.convert("RGBA"))
     return np.asarray(upright.convert(mode).resize((width, height)))

@@ -1,4 +1,4 @@
-"""Pictures of a fitted ConvVAE, in the form of scikit-learn's displays."""
+"""Displays that plot a fitted ConvVAE, in scikit-learn's form."""
 
 from skvae.displays.latent_space import LatentSpaceDisplay
 from skvae.displays.manifold import ManifoldDisplay

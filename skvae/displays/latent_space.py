@@ -1,4 +1,4 @@
-"""Where images lie in the latent space."""
+"""Display of encoded images in the latent space."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
-from skvae.displays.axes import axes_for
-from skvae.displays.checks import check_estimator
-from skvae.displays.latents import axis_label, ordered
+from skvae.displays.common import (
+    check_estimator,
+    get_axes,
+    latent_label,
+    order_dimensions,
+)
 from skvae.estimator import ConvVAE
 
 if TYPE_CHECKING:
@@ -23,41 +26,42 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from numpy.typing import ArrayLike
 
-# Whole numbers are classes up to so many, which have colours that can be told apart.
+# Maximum number of classes if y is numeric: more colours are hard to distinguish.
 _MAX_CLASSES = 20
 
-# Square points of all markers together, and the limits of one's.
+# Area of all markers together, and minimum and maximum of one, in square points.
 _MARKERS_AREA = 5000
 _MARKER_SIZES = (4, 36)
 
 
 class LatentSpaceDisplay:
-    """Scatter of images in two latent dimensions.
+    """Scatter plot of images in two latent dimensions.
 
-    Make it with `from_estimator`. All parameters are kept as attributes.
+    Use `from_estimator` to create a display. All parameters are stored as attributes.
 
     Parameters
     ----------
     points : ndarray of shape (n, 2)
+        Coordinates of the points.
     y : ndarray of shape (n,), default=None
-        What points are coloured by.
+        Classes or numbers that set the colours of the points.
     xlabel, ylabel : str, default=None
-        Names of the axes.
+        Axis labels.
 
     Attributes
     ----------
     scatter_ : matplotlib PathCollection
     colorbar_ : matplotlib Colorbar or None
-        Beside the axes: which colour is which class or number. None without y.
+        Colorbar of the classes or numbers. None without y.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
     Notes
     -----
-    Axes along latent dimensions are named by their number and their KL in nats.
+    Latent dimensions are labelled by their number and their KL in nats.
 
-    Strings, bools and up to 20 different whole numbers are classes, with a colour each.
-    Other numbers are drawn on a continuous scale.
+    If y has strings, bools or up to 20 distinct whole numbers, its values are classes,
+    each with its own colour. Other numbers have a continuous colormap.
 
     Examples
     --------
@@ -71,7 +75,7 @@ class LatentSpaceDisplay:
     (1797, 2)
     >>> display.figure_.savefig("latent_space.png")
 
-    All latents, brought to two by another transformer:
+    Reduce all latent dimensions to two with another transformer:
 
     >>> from sklearn.decomposition import PCA
     >>> display = LatentSpaceDisplay.from_estimator(
@@ -101,17 +105,17 @@ class LatentSpaceDisplay:
         cmap: Any = None,
         scatter_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Draw the points.
+        """Plot the points.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw in. None makes a new figure.
+            Axes to plot on. If None, a new figure is created.
         cmap : str or matplotlib Colormap, default=None
-            Colours of y. None takes "tab10", "tab20" or "turbo" for classes, as many as
-            there are, and "viridis" for numbers.
+            Colormap of y. If None, it is "tab10", "tab20" or "turbo" for classes,
+            depending on their number, and "viridis" for numbers.
         scatter_kwargs : dict, default=None
-            Further arguments of matplotlib's `scatter`.
+            Additional keyword arguments passed to matplotlib's `scatter`.
 
         Returns
         -------
@@ -120,9 +124,9 @@ class LatentSpaceDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
-        ax = axes_for(type(self).__name__, ax)
+        ax = get_axes(type(self).__name__, ax)
         size = np.clip(_MARKERS_AREA / len(self.points), *_MARKER_SIZES)
         settings: dict[str, Any] = {"s": size, "alpha": 0.8, "linewidths": 0}
         classes = None
@@ -130,17 +134,18 @@ class LatentSpaceDisplay:
             classes = _classes(self.y)
             settings |= {"c": self.y, "cmap": cmap or "viridis"}
             if classes is not None:
-                settings |= _class_colours(self.y, classes, cmap)
+                settings |= _class_settings(self.y, classes, cmap)
         settings |= scatter_kwargs or {}
         self.scatter_ = ax.scatter(self.points[:, 0], self.points[:, 1], **settings)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
-        # At least a unit, the scale of the prior: less would be of rounding errors.
+        # Axes span at least 1, the scale of the prior. A smaller span would magnify
+        # rounding errors.
         middle = (self.points.min(axis=0) + self.points.max(axis=0)) / 2
         ax.update_datalim([middle - 0.5, middle + 0.5])
         ax.autoscale_view()
         self.colorbar_ = None
         if self.y is not None:
-            self.colorbar_ = _draw_colorbar(ax, self.scatter_, classes)
+            self.colorbar_ = _plot_colorbar(ax, self.scatter_, classes)
         self.ax_ = ax
         self.figure_ = ax.figure
         return self
@@ -157,23 +162,24 @@ class LatentSpaceDisplay:
         cmap: Any = None,
         scatter_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Encode images and draw them as points.
+        """Encode images and plot them as points.
 
         Parameters
         ----------
         estimator : ConvVAE
-            Fitted.
+            Fitted estimator.
         X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
             Images in the units that `fit` was given.
         y : array-like of shape (n,), default=None
-            Classes or numbers to colour them by.
+            Classes or numbers that set the colours of the points.
         projection : (int, int) or transformer, default=None
-            Which two latent dimensions, or what makes two of all: a scikit-learn
-            transformer, of which a clone is fitted to the latents of X unless it is
-            fitted and has `transform`. None takes both dimensions or, of more, the two
-            of highest KL. A single one is drawn against the number of the row.
+            Two latent dimensions to plot, or a scikit-learn transformer that reduces
+            all of them to two. A fitted transformer with `transform` is applied to the
+            latents of X. Any other is cloned, and the clone is fitted on them. None
+            plots the two dimensions of highest KL. A single latent dimension is plotted
+            against the row number.
         ax, cmap, scatter_kwargs
-            As in `plot`.
+            See `plot`.
 
         Returns
         -------
@@ -182,42 +188,44 @@ class LatentSpaceDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         TypeError
-            If the estimator is no ConvVAE, or `projection` nothing of the above.
+            If the estimator is not a ConvVAE, or if `projection` is neither a pair of
+            dimensions nor a transformer.
         ValueError
-            If the estimator is not fitted, if y is not one value an image, if
-            `projection` gives no two dimensions, or as `ConvVAE.transform`.
+            If the estimator is not fitted, if y does not have one value per image, if
+            `projection` does not return two columns, or for the reasons given in
+            `ConvVAE.transform`.
         """
         check_estimator(cls.__name__, estimator)
         Z = np.asarray(estimator.transform(X))
-        colouring = None if y is None else _check_y(y, Z)
+        y_checked = None if y is None else _check_y(y, Z)
         if projection is None:
-            projection = tuple(ordered(estimator.latent_kl_)[:2])
+            projection = tuple(order_dimensions(estimator.latent_kl_)[:2])
         else:
             _check_projection(projection, Z.shape[1])
         if isinstance(projection, tuple | list):
             points = Z[:, projection]
-            labels = [axis_label(i, estimator.latent_kl_) for i in projection]
+            labels = [latent_label(i, estimator.latent_kl_) for i in projection]
         else:
             points = _project(Z, projection)
             labels = [f"{type(projection).__name__} {i}" for i in range(2)]
         if points.shape[1] == 1:
             points = np.column_stack([points, np.arange(len(points))])
             labels.append("row of X")
-        display = cls(points, colouring, xlabel=labels[0], ylabel=labels[1])
+        display = cls(points, y_checked, xlabel=labels[0], ylabel=labels[1])
         return display.plot(ax, cmap=cmap, scatter_kwargs=scatter_kwargs)
 
 
 def _check_y(y: ArrayLike, Z: np.ndarray) -> np.ndarray:
-    """See that y is one value, not missing, for each row of latents."""
+    """Validate y: one value per row of Z, none of them missing."""
     y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
     check_consistent_length(Z, y)
     return column_or_1d(y)
 
 
 def _check_projection(projection: Any, latent_dim: int) -> None:
-    """See that it is a transformer, or two latent dimensions."""
+    """Check that `projection` is a transformer or two latent dimensions."""
     if isinstance(projection, tuple | list):
         if len(projection) != 2 or not all(
             isinstance(i, Integral)
@@ -239,7 +247,7 @@ def _check_projection(projection: Any, latent_dim: int) -> None:
 
 
 def _project(Z: np.ndarray, projection: Any) -> np.ndarray:
-    """Latents (n, latent_dim) brought to two by a transformer."""
+    """Reduce latents (n, latent_dim) to two columns with a transformer."""
     try:
         check_is_fitted(projection)
         is_fitted = hasattr(projection, "transform")
@@ -251,15 +259,15 @@ def _project(Z: np.ndarray, projection: Any) -> np.ndarray:
         points = np.asarray(clone(projection).fit_transform(Z))
     if points.shape != (len(Z), 2):
         msg = (
-            f"projection must give two columns, got an array of shape {points.shape} "
-            f"for latents of shape {Z.shape}."
+            f"projection must return two columns, got an array of shape "
+            f"{points.shape} for latents of shape {Z.shape}."
         )
         raise ValueError(msg)
     return points
 
 
 def _classes(y: np.ndarray) -> np.ndarray | None:
-    """The classes in y, sorted, or None if y is a quantity."""
+    """Sorted classes of y, or None if y is continuous."""
     values = np.unique(y)
     if y.dtype.kind not in "iuf":
         return values
@@ -267,35 +275,36 @@ def _classes(y: np.ndarray) -> np.ndarray | None:
     return values if is_whole and len(values) <= _MAX_CLASSES else None
 
 
-def _class_colours(y: np.ndarray, classes: np.ndarray, cmap: Any) -> dict[str, Any]:
-    """What `scatter` is to be told, for a colour a class."""
-    import matplotlib as mpl  # noqa: PLC0415  an extra
+def _class_settings(y: np.ndarray, classes: np.ndarray, cmap: Any) -> dict[str, Any]:
+    """Keyword arguments of `scatter` that give each class its own colour."""
+    import matplotlib as mpl  # noqa: PLC0415  optional dependency
     from matplotlib.colors import ListedColormap  # noqa: PLC0415
 
     n = len(classes)
     if cmap is None:
         cmap = "tab10" if n <= 10 else "tab20" if n <= _MAX_CLASSES else "turbo"
     colours = mpl.colormaps.get_cmap(cmap)
-    # Maps of few colours are lists of them, others a scale.
-    places = np.arange(n) if n <= colours.N <= _MAX_CLASSES else np.linspace(0, 1, n)
+    # Colormaps of few colours are qualitative and indexed. Others are continuous.
+    positions = np.arange(n) if n <= colours.N <= _MAX_CLASSES else np.linspace(0, 1, n)
     return {
         "c": np.searchsorted(classes, y),
-        "cmap": ListedColormap(colours(places)),
+        "cmap": ListedColormap(colours(positions)),
         "vmin": -0.5,
         "vmax": n - 0.5,
     }
 
 
-def _draw_colorbar(ax: Axes, scatter: Any, classes: np.ndarray | None) -> Colorbar:
-    """Say beside the axes, which it makes narrower, what the colours mean."""
+def _plot_colorbar(ax: Axes, scatter: Any, classes: np.ndarray | None) -> Colorbar:
+    """Add a colorbar beside the axes."""
     if classes is None:
         colorbar = ax.figure.colorbar(scatter, ax=ax)
     else:
-        # Of few classes a short one.
+        # The colorbar of few classes is shorter.
         shrink = min(1.0, len(classes) / 10)
         colorbar = ax.figure.colorbar(scatter, ax=ax, shrink=shrink, aspect=20 * shrink)
-        named = range(0, len(classes), math.ceil(len(classes) / _MAX_CLASSES))
-        colorbar.set_ticks([*named], labels=[str(classes[i]) for i in named])
+        labelled = range(0, len(classes), math.ceil(len(classes) / _MAX_CLASSES))
+        labels = [str(classes[i]) for i in labelled]
+        colorbar.set_ticks([*labelled], labels=labels)
         colorbar.ax.tick_params(length=0)
         colorbar.ax.invert_yaxis()
         colorbar.outline.set_visible(False)

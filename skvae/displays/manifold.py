@@ -1,4 +1,4 @@
-"""What the latent space decodes to."""
+"""Display of images decoded from a grid of latents."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.utils import check_scalar
 
-from skvae.displays.checks import check_estimator
-from skvae.displays.latents import axis_label, ordered
-from skvae.displays.mosaic import (
-    centres,
-    gap,
-    height_by_width,
+from skvae.displays.common import check_estimator, latent_label, order_dimensions
+from skvae.displays.image_grid import (
+    gap_size,
+    height_to_width,
     is_strip,
-    join,
-    show,
+    join_tiles,
+    plot_image,
+    tile_centres,
     to_tiles,
 )
 from skvae.estimator import ConvVAE
@@ -28,51 +27,52 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-# Points that a label such as "12 (0.34)" takes of the height and the width.
+# Height and width of a tick label such as "12 (0.34)", in points.
 _LABEL_HEIGHT, _LABEL_WIDTH = 12, 50
 
-# Images wider than this, by their height, go from bottom to top.
-_WIDE = 2
+# Width to height of images above which traversals are plotted as columns.
+_MAX_ROW_RATIO = 2
 
 
 class ManifoldDisplay:
-    """What the latent space decodes to.
+    """Images decoded from a grid of latents.
 
-    With two latent dimensions the plane of [1]_, figure 4: images decoded from a grid
-    of equal probabilities, whose coordinates are quantiles of the standard normal
-    prior. With one, a row. With more, a row for each dimension along which latents take
-    these values, while the others are 0; the dimension of highest KL comes first.
+    With two latent dimensions, the display is the plane of [1]_, figure 4: the
+    coordinates of the grid are quantiles of the standard normal prior at equal steps
+    of probability. With one dimension it is a row of images. With more, it has one row
+    for each dimension, a traversal: this dimension takes the values of the quantiles,
+    and all others are 0. Traversals are sorted by KL, highest first.
 
-    Make it with `from_estimator`. All parameters are kept as attributes.
+    Use `from_estimator` to create a display. All parameters are stored as attributes.
 
     Parameters
     ----------
     images : ndarray of shape (n_rows, n_steps, H, W, C)
-        Decoded images: of the plane, the rows from high to low in the second dimension;
-        or of one dimension a row.
+        Decoded images. In the plane, the second latent dimension decreases from row to
+        row.
     latents : ndarray of shape (n_rows, n_steps, latent_dim)
-        What they are decoded from.
+        Latents that the images are decoded from.
     latent_kl : ndarray of shape (latent_dim,)
         KL of each latent dimension, in nats.
     value_range : (float, float)
-        Values that are drawn black and white.
+        Values that are plotted as black and white.
 
     Attributes
     ----------
     im_ : matplotlib AxesImage
-        All images as one picture.
+        The grid as one image.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
     Notes
     -----
-    Axes name dimensions by their number and, in brackets, their KL in nats; of many,
-    those for which there is room.
+    Latent dimensions are labelled by their number and, in brackets, their KL in nats.
+    If there is not enough room for all labels, some are omitted.
 
-    Images with three channels are drawn in colour, with four as red, green, blue and
-    alpha; of any other number the mean is drawn in grey. Of images more than twice as
-    wide as high, strips for example, the rows of a traversal are drawn as columns, from
-    bottom to top.
+    Images with three channels are plotted as red, green and blue, with four as red,
+    green, blue and alpha. For any other number of channels their mean is plotted. If
+    images are more than twice as wide as high, as strips are, traversals are plotted as
+    columns, from bottom to top.
 
     References
     ----------
@@ -111,16 +111,16 @@ class ManifoldDisplay:
         cmap: Any = "gray",
         im_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Draw the images.
+        """Plot the images.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw in. None makes a new figure.
+            Axes to plot on. If None, a new figure is created.
         cmap : str or matplotlib Colormap, default="gray"
-            Colours of images that are not drawn in their own.
+            Colormap of images that have neither three nor four channels.
         im_kwargs : dict, default=None
-            Further arguments of matplotlib's `imshow`.
+            Additional keyword arguments passed to matplotlib's `imshow`.
 
         Returns
         -------
@@ -129,20 +129,20 @@ class ManifoldDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
         tiles = to_tiles(self.images)
         is_plane = len(self.latent_kl) == 2
-        is_upright = not is_plane and height_by_width(self.images) * _WIDE < 1
+        is_upright = not is_plane and height_to_width(self.images) * _MAX_ROW_RATIO < 1
         if is_upright:
             tiles = tiles.swapaxes(0, 1)[::-1]
         n_rows, n_cols, height, width, _ = tiles.shape
-        gap_y, gap_x = gap(height), gap(width)
-        picture = join(tiles, gap_y, gap_x)
-        self.im_ = show(
+        gap_y, gap_x = gap_size(height), gap_size(width)
+        grid = join_tiles(tiles, gap_y, gap_x)
+        self.im_ = plot_image(
             type(self).__name__,
             ax,
-            picture,
+            grid,
             value_range=self.value_range,
             is_stretched=is_strip(self.images),
             cmap=cmap,
@@ -150,21 +150,22 @@ class ManifoldDisplay:
         )
         self.ax_ = self.im_.axes
         self.figure_ = self.ax_.figure
-        columns, rows = centres(n_cols, width, gap_x), centres(n_rows, height, gap_y)
+        columns = tile_centres(n_cols, width, gap_x)
+        rows = tile_centres(n_rows, height, gap_y)
         x, y, kl = self.ax_.xaxis, self.ax_.yaxis, self.latent_kl
-        dimensions = ordered(kl)
+        dimensions = order_dimensions(kl)
         values = self.latents[0, :, dimensions[0]]
-        label = "value of the latent" if len(kl) > 2 else axis_label(0, kl)
-        points_y, points_x = _points(self.ax_, picture.shape[:2])
+        label = "value of the latent" if len(kl) > 2 else latent_label(0, kl)
+        points_y, points_x = _size_in_points(self.ax_, grid.shape[:2])
         if is_upright:
-            _name_values(y, rows[::-1], values, label)
-            _name_dimensions(x, columns, dimensions, kl, points_x / _LABEL_WIDTH)
+            _label_values(y, rows[::-1], values, label)
+            _label_dimensions(x, columns, dimensions, kl, points_x / _LABEL_WIDTH)
         elif is_plane:
-            _name_values(x, columns, values, label)
-            _name_values(y, rows[::-1], values, axis_label(1, kl))
+            _label_values(x, columns, values, label)
+            _label_values(y, rows[::-1], values, latent_label(1, kl))
         else:
-            _name_values(x, columns, values, label)
-            _name_dimensions(y, rows, dimensions, kl, points_y / _LABEL_HEIGHT)
+            _label_values(x, columns, values, label)
+            _label_dimensions(y, rows, dimensions, kl, points_y / _LABEL_HEIGHT)
         return self
 
     @classmethod
@@ -177,17 +178,18 @@ class ManifoldDisplay:
         cmap: Any = "gray",
         im_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Decode latents and draw the images.
+        """Decode a grid of latents and plot the images.
 
         Parameters
         ----------
         estimator : ConvVAE
-            Fitted.
+            Fitted estimator.
         n_steps : int, default=15
-            Values that a latent takes: the quantiles of the standard normal
-            distribution in the middle of so many intervals of equal probability.
+            Number of values of each latent dimension. They are the quantiles of the
+            standard normal distribution at the middle of `n_steps` intervals of equal
+            probability.
         ax, cmap, im_kwargs
-            As in `plot`.
+            See `plot`.
 
         Returns
         -------
@@ -196,17 +198,17 @@ class ManifoldDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         TypeError
-            If the estimator is no ConvVAE.
+            If the estimator is not a ConvVAE.
         ValueError
-            If it is not fitted, or if `n_steps` is less than 1.
+            If the estimator is not fitted, or if `n_steps` is less than 1.
         """
         check_estimator(cls.__name__, estimator)
         n_steps = check_scalar(n_steps, "n_steps", Integral, min_val=1)
         probabilities = (np.arange(n_steps) + 0.5) / n_steps
         quantiles = np.array([NormalDist().inv_cdf(p) for p in probabilities])
-        latents = _manifold_latents(quantiles, ordered(estimator.latent_kl_))
+        latents = _manifold_latents(quantiles, order_dimensions(estimator.latent_kl_))
         decoded = estimator.inverse_transform(latents.reshape(-1, latents.shape[-1]))
         display = cls(
             decoded.reshape(*latents.shape[:2], *estimator.input_shape_),
@@ -218,7 +220,7 @@ class ManifoldDisplay:
 
 
 def _manifold_latents(values: np.ndarray, dimensions: np.ndarray) -> np.ndarray:
-    """Latents (n_rows, n_steps, latent_dim): the plane, or of each dimension a row."""
+    """Latents (n_rows, n_steps, latent_dim): a plane, or a row for each dimension."""
     n_steps, latent_dim = len(values), len(dimensions)
     if latent_dim == 2:
         return np.stack(np.meshgrid(values, values[::-1]), axis=-1)
@@ -227,8 +229,8 @@ def _manifold_latents(values: np.ndarray, dimensions: np.ndarray) -> np.ndarray:
     return latents
 
 
-def _points(ax: Axes, shape: tuple[int, int]) -> tuple[float, float]:
-    """Height and width in which a picture of that shape is shown, in points."""
+def _size_in_points(ax: Axes, shape: tuple[int, int]) -> tuple[float, float]:
+    """Height and width of the plot of an image of that shape, in points."""
     height, width = ax.bbox.height, ax.bbox.width
     if ax.get_aspect() != "auto":
         scale = min(height / shape[0], width / shape[1])
@@ -236,19 +238,25 @@ def _points(ax: Axes, shape: tuple[int, int]) -> tuple[float, float]:
     return height * 72 / ax.figure.dpi, width * 72 / ax.figure.dpi
 
 
-def _name_values(axis: Axis, places: np.ndarray, values: np.ndarray, name: str) -> None:
-    """Name the first, middle and last of the values that a latent takes."""
-    shown = sorted({0, len(values) // 2, len(values) - 1})
-    axis.set_ticks(places[shown], [f"{values[i]:.1f}" for i in shown])
-    axis.set_label_text(name)
-
-
-def _name_dimensions(
-    axis: Axis, places: np.ndarray, dimensions: np.ndarray, kl: np.ndarray, room: float
+def _label_values(
+    axis: Axis, positions: np.ndarray, values: np.ndarray, label: str
 ) -> None:
-    """Name the dimensions along which latents vary, as many as there is room for."""
+    """Label the first, middle and last value of a latent dimension."""
+    shown = sorted({0, len(values) // 2, len(values) - 1})
+    axis.set_ticks(positions[shown], [f"{values[i]:.1f}" for i in shown])
+    axis.set_label_text(label)
+
+
+def _label_dimensions(
+    axis: Axis,
+    positions: np.ndarray,
+    dimensions: np.ndarray,
+    kl: np.ndarray,
+    max_labels: float,
+) -> None:
+    """Label the traversed latent dimensions with at most `max_labels` labels."""
     if len(dimensions) > 1:
-        step = math.ceil(len(dimensions) / max(room, 1))
+        step = math.ceil(len(dimensions) / max(max_labels, 1))
         labels = [f"{i} ({kl[i]:.2f})" for i in dimensions[::step]]
-        axis.set_ticks(places[::step], labels)
+        axis.set_ticks(positions[::step], labels)
         axis.set_label_text("latent (nats)")

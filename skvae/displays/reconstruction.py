@@ -1,4 +1,4 @@
-"""Images over what they decode to."""
+"""Display of images and their reconstructions."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from sklearn.utils.random import sample_without_replacement
 
 from skvae.data.storage import is_stored
 from skvae.data.validation import with_shape
-from skvae.displays.checks import check_estimator
-from skvae.displays.mosaic import (
-    gap,
-    height_by_width,
+from skvae.displays.common import check_estimator
+from skvae.displays.image_grid import (
+    arrange_in_rows,
+    choose_n_cols,
+    gap_size,
+    height_to_width,
     is_strip,
-    join,
-    n_columns,
-    show,
+    join_tiles,
+    plot_image,
     to_tiles,
-    wrap,
 )
 from skvae.estimator import ConvVAE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-# Pixel values that are compared together in the search for the worst images.
+# Number of values that are compared at a time to find the worst reconstructions.
 _CHUNK_VALUES = 2**22
 
 
 class ReconstructionDisplay:
-    """Images over what they decode to.
+    """Images, each above its reconstruction.
 
-    Make it with `from_estimator`. All parameters are kept as attributes.
+    Use `from_estimator` to create a display. All parameters are stored as attributes.
 
     Parameters
     ----------
     images : ndarray of shape (n, H, W, C)
     reconstructions : ndarray of shape (n, H, W, C)
-        What they decode to.
+        Decoded latents of the images.
     value_range : (float, float)
-        Values that are drawn black and white.
+        Values that are plotted as black and white.
     indices : ndarray of shape (n,), default=None
-        Rows of X that the images are.
+        Row of X for each image.
     errors : ndarray of shape (n,), default=None
-        Mean squared error of each image's pixels.
+        Mean squared error of each reconstruction.
 
     Attributes
     ----------
     im_ : matplotlib AxesImage
-        All images as one picture.
+        The grid as one image.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
     Notes
     -----
-    Images with three channels are drawn in colour, with four as red, green, blue and
-    alpha; of any other number the mean is drawn in grey. Strips, images of one pixel's
-    height or width, are drawn as bands.
+    Images with three channels are plotted as red, green and blue, with four as red,
+    green, blue and alpha. For any other number of channels their mean is plotted.
+    Strips, images of one pixel's height or width, are plotted as bands.
 
     Examples
     --------
@@ -98,19 +98,19 @@ class ReconstructionDisplay:
         cmap: Any = "gray",
         im_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Draw the images over their reconstructions.
+        """Plot the images above their reconstructions.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw in. None makes a new figure.
+            Axes to plot on. If None, a new figure is created.
         n_cols : int, default=None
-            Images side by side. None takes as many as make the picture three quarters
-            as high as wide.
+            Number of columns. If None, it is chosen so that the grid is about three
+            quarters as high as wide.
         cmap : str or matplotlib Colormap, default="gray"
-            Colours of images that are not drawn in their own.
+            Colormap of images that have neither three nor four channels.
         im_kwargs : dict, default=None
-            Further arguments of matplotlib's `imshow`.
+            Additional keyword arguments passed to matplotlib's `imshow`.
 
         Returns
         -------
@@ -119,18 +119,18 @@ class ReconstructionDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
         # (n, 2, H, W, C)
         tiles = to_tiles(np.stack([self.images, self.reconstructions], axis=1))
         _, _, height, width, _ = tiles.shape
-        gap_y, gap_x = gap(height), gap(width)
-        n_cols = n_columns(n_cols, len(tiles), 2 * height_by_width(self.images))
-        pairs = join(tiles[:, :, np.newaxis], gap_y, gap_x)
-        self.im_ = show(
+        gap_y, gap_x = gap_size(height), gap_size(width)
+        n_cols = choose_n_cols(n_cols, len(tiles), 2 * height_to_width(self.images))
+        pairs = join_tiles(tiles[:, :, np.newaxis], gap_y, gap_x)
+        self.im_ = plot_image(
             type(self).__name__,
             ax,
-            join(wrap(pairs, n_cols), 3 * gap_y, gap_x),
+            join_tiles(arrange_in_rows(pairs, n_cols), 3 * gap_y, gap_x),
             value_range=self.value_range,
             is_stretched=is_strip(self.images),
             cmap=cmap,
@@ -155,24 +155,25 @@ class ReconstructionDisplay:
         cmap: Any = "gray",
         im_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Encode and decode images, and draw both.
+        """Encode and decode images, and plot them above their reconstructions.
 
         Parameters
         ----------
         estimator : ConvVAE
-            Fitted.
+            Fitted estimator.
         X : array-like of shape (n, H*W*C) or in the layout that `fit` was given
-            Images in the units that `fit` was given. Of stored ones, "random" reads no
-            others than it shows.
+            Images in the units that `fit` was given. Of an out-of-core array,
+            "random" reads the plotted images only.
         select : {"random", "worst"}, default="random"
-            Which rows of X: random ones, in X's order, or those with the highest mean
-            squared error, the highest first.
+            Rows of X to plot. "random" draws rows without replacement, in ascending
+            order. "worst" takes those with the highest mean squared error, the highest
+            first.
         n_samples : int, default=10
-            Number of images; all, if X has fewer.
+            Number of images. If X has fewer, all are plotted.
         random_state : int, RandomState instance or None, default=None
-            Seed of the random rows. None takes others in each call.
+            Seed of the random rows. None draws other rows in each call.
         ax, n_cols, cmap, im_kwargs
-            As in `plot`.
+            See `plot`.
 
         Returns
         -------
@@ -181,12 +182,12 @@ class ReconstructionDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         TypeError
-            If the estimator is no ConvVAE.
+            If the estimator is not a ConvVAE.
         ValueError
-            If it is not fitted, if `select` is neither of the two, or as
-            `ConvVAE.transform`.
+            If the estimator is not fitted, if `select` is invalid, or for the reasons
+            given in `ConvVAE.transform`.
         """
         check_estimator(cls.__name__, estimator)
         n_samples = check_scalar(n_samples, "n_samples", Integral, min_val=1)
@@ -194,7 +195,7 @@ class ReconstructionDisplay:
             msg = f"select must be 'random' or 'worst', got {select!r}."
             raise ValueError(msg)
         array = with_shape(X)
-        check_consistent_length(array)  # that it has one
+        check_consistent_length(array)  # a scalar has no length
         n_samples = min(n_samples, array.shape[0])
         if select == "random":
             indices = _random_rows(array.shape[0], n_samples, random_state)
@@ -220,8 +221,8 @@ class ReconstructionDisplay:
 def _random_rows(
     n: int, n_samples: int, random_state: int | np.random.RandomState | None
 ) -> np.ndarray:
-    """Numbers of different rows, in rising order."""
-    # numpy's global generator, which scikit-learn takes for None, is the host's.
+    """Draw rows without replacement, in ascending order."""
+    # For None scikit-learn would use, and change, numpy's global random state.
     rng = np.random.RandomState() if random_state is None else random_state
     rows = sample_without_replacement(
         n, n_samples, random_state=check_random_state(rng)
@@ -230,15 +231,15 @@ def _random_rows(
 
 
 def _take(X: Any, rows: np.ndarray | slice) -> Any:
-    """Some rows of X, in X's own kind unless they are stored."""
+    """Select rows of X. The result has the type of X, unless X is out-of-core."""
     if is_stored(X) and isinstance(rows, np.ndarray):
-        # Not every storage takes several rows at once, or in any order.
+        # Out-of-core arrays need to support slices only.
         return np.concatenate([np.asarray(X[i : i + 1]) for i in rows])
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 
 def _reconstruction_errors(estimator: ConvVAE, X: Any) -> np.ndarray:
-    """Mean squared error of each row of X, which may be larger than memory."""
+    """Mean squared error of each row of X, computed in chunks."""
     Z = np.asarray(estimator.transform(X))
     length = max(1, _CHUNK_VALUES // estimator.n_features_in_)
     parts = [slice(start, start + length) for start in range(0, len(Z), length)]
@@ -253,7 +254,7 @@ def _reconstruction_errors(estimator: ConvVAE, X: Any) -> np.ndarray:
 
 
 def _mean_squared_error(images: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """Of each image, in float64."""
+    """Mean squared error of each image, in float64."""
     differences = images.reshape(len(images), -1) - decoded.reshape(
         len(decoded), -1
     ).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Sampled images."""
+"""Display of sampled images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from skvae.displays.checks import check_estimator
-from skvae.displays.mosaic import (
-    gap,
-    height_by_width,
+from skvae.displays.common import check_estimator
+from skvae.displays.image_grid import (
+    arrange_in_rows,
+    choose_n_cols,
+    gap_size,
+    height_to_width,
     is_strip,
-    join,
-    n_columns,
-    show,
+    join_tiles,
+    plot_image,
     to_tiles,
-    wrap,
 )
 from skvae.estimator import ConvVAE
 
@@ -24,29 +24,30 @@ from skvae.estimator import ConvVAE
 class SampleDisplay:
     """Grid of sampled images.
 
-    Make it with `from_estimator`. All parameters are kept as attributes.
+    Use `from_estimator` to create a display. All parameters are stored as attributes.
 
     Parameters
     ----------
     images : ndarray of shape (n, H, W, C)
-        Images to show, row by row.
+        Images to plot, row by row.
     value_range : (float, float)
-        Values that are drawn black and white.
+        Values that are plotted as black and white.
 
     Attributes
     ----------
     im_ : matplotlib AxesImage
-        All images as one picture.
+        The grid as one image.
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
     Notes
     -----
-    Images with three channels are drawn in colour, with four as red, green, blue and
-    alpha; of any other number the mean is drawn in grey. For others give a part of the
-    channels: ``SampleDisplay(display.images[..., :3], value_range=...).plot()``.
+    Images with three channels are plotted as red, green and blue, with four as red,
+    green, blue and alpha. For any other number of channels their mean is plotted. To
+    plot other channels, select them:
+    ``SampleDisplay(display.images[..., :3], value_range=...).plot()``.
 
-    Strips, images of one pixel's height or width, are drawn as bands.
+    Strips, images of one pixel's height or width, are plotted as bands.
 
     Examples
     --------
@@ -72,19 +73,19 @@ class SampleDisplay:
         cmap: Any = "gray",
         im_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Draw the images.
+        """Plot the images.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw in. None makes a new figure.
+            Axes to plot on. If None, a new figure is created.
         n_cols : int, default=None
-            Images side by side. None takes as many as make the picture three quarters
-            as high as wide.
+            Number of columns. If None, it is chosen so that the grid is about three
+            quarters as high as wide.
         cmap : str or matplotlib Colormap, default="gray"
-            Colours of images that are not drawn in their own.
+            Colormap of images that have neither three nor four channels.
         im_kwargs : dict, default=None
-            Further arguments of matplotlib's `imshow`.
+            Additional keyword arguments passed to matplotlib's `imshow`.
 
         Returns
         -------
@@ -93,15 +94,17 @@ class SampleDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         """
         tiles = to_tiles(self.images)
         _, height, width, _ = tiles.shape
-        n_cols = n_columns(n_cols, len(tiles), height_by_width(self.images))
-        self.im_ = show(
+        n_cols = choose_n_cols(n_cols, len(tiles), height_to_width(self.images))
+        self.im_ = plot_image(
             type(self).__name__,
             ax,
-            join(wrap(tiles, n_cols), gap(height), gap(width)),
+            join_tiles(
+                arrange_in_rows(tiles, n_cols), gap_size(height), gap_size(width)
+            ),
             value_range=self.value_range,
             is_stretched=is_strip(self.images),
             cmap=cmap,
@@ -123,18 +126,19 @@ class SampleDisplay:
         cmap: Any = "gray",
         im_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Sample images and draw them.
+        """Sample images and plot them.
 
         Parameters
         ----------
         estimator : ConvVAE
-            Fitted.
+            Fitted estimator.
         n_samples : int, default=64
             Number of images.
         random_state : int, RandomState instance or None, default=None
-            As in `ConvVAE.sample`: None takes the estimator's.
+            Seed of the samples, as in `ConvVAE.sample`. None uses the estimator's
+            `random_state`.
         ax, n_cols, cmap, im_kwargs
-            As in `plot`.
+            See `plot`.
 
         Returns
         -------
@@ -143,11 +147,12 @@ class SampleDisplay:
         Raises
         ------
         ImportError
-            Without matplotlib.
+            If matplotlib is not installed.
         TypeError
-            If the estimator is no ConvVAE.
+            If the estimator is not a ConvVAE.
         ValueError
-            If it is not fitted, or as `ConvVAE.sample`.
+            If the estimator is not fitted, or for the reasons given in
+            `ConvVAE.sample`.
         """
         check_estimator(cls.__name__, estimator)
         images = estimator.sample(n_samples, random_state)

@@ -15,19 +15,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from skvae.architecture import Architecture
+from skvae.architecture import MIN_NOISE_VARIANCE, Architecture
 from skvae.network.backend import keras
 
 ops = keras.ops
 
-# Noise variance v of mse and bernoulli. With it the error term of mse is |x - a(y)|^2,
-# the loss of the Keras VAE guide, and the cross-entropy, which is divided by 2 v as
-# well, is unchanged.
-FIXED_NOISE_VARIANCE = 0.5
-
-# Lower bound of the learned noise variance, in the network's units: a standard
-# deviation of a thousandth of the value range.
-MIN_NOISE_VARIANCE = 1e-6
+# The learned noise variance is a running mean of the batches' mean squared error, in
+# which the newest batch has at least this weight: about the last 20 steps count.
+_NOISE_VARIANCE_MIN_RATE = 0.05
 
 
 def decoder_mean(architecture: Architecture, outputs: Any) -> Any:
@@ -87,3 +82,30 @@ def normaliser(architecture: Architecture, noise_variance: Any) -> Any:
     if architecture.likelihood == "bernoulli":
         return ops.zeros_like(noise_variance)
     return 0.5 * architecture.n_pixels * ops.log(2.0 * math.pi * noise_variance)
+
+
+def updated_noise_variance(
+    architecture: Architecture, noise_variance: Any, n_steps: Any, mean_error: Any
+) -> Any:
+    """Update the noise variance with the mean error of a batch.
+
+    The maximum likelihood variance is the mean squared error (Rybkin, Daniilidis and
+    Levine 2021, equation 6), here a running mean over batches.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    noise_variance : scalar
+        Noise variance after the previous step.
+    n_steps : scalar
+        Number of previous steps.
+    mean_error : scalar
+        Pixel error of the batch's images, in the mean.
+    """
+    if architecture.likelihood != "gaussian":
+        return noise_variance
+    newest = mean_error / architecture.n_pixels
+    n_steps = ops.cast(n_steps, "float32")
+    rate = ops.maximum(1.0 / (n_steps + 1.0), _NOISE_VARIANCE_MIN_RATE)
+    mean = noise_variance + rate * (newest - noise_variance)
+    return ops.maximum(mean, MIN_NOISE_VARIANCE)

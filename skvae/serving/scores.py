@@ -14,8 +14,8 @@ from skvae.serving.densities import (
     normaliser,
     pixel_errors,
 )
-from skvae.serving.fitted import FittedNetwork
 from skvae.serving.row_draws import RowDraws
+from skvae.serving.sessions import FittedNetwork
 from skvae.serving.sums import sum_last_axis
 
 # Number of batches of decoded images for which rows are read at once.

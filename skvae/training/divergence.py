@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from skvae.serving.fitted import OutputOverflowError
+from skvae.serving.sessions import OutputOverflowError
 from skvae.training.plan import TrainingState
 
 

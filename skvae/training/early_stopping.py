@@ -1,19 +1,51 @@
-"""Early stopping: the validation loss, the best epoch and when to stop."""
+"""Early stopping: the validation set, its loss, the best epoch and when to stop."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from skvae.architecture import Architecture
-from skvae.network.objective import MIN_NOISE_VARIANCE
+import numpy as np
+
+from skvae.architecture import MIN_NOISE_VARIANCE, Architecture
 from skvae.serving.batches import Rows
 from skvae.serving.densities import log_span, normaliser
-from skvae.serving.fitted import FittedNetwork
 from skvae.serving.row_draws import row_draws
 from skvae.serving.scores import elbo_terms
+from skvae.serving.sessions import FittedNetwork
+from skvae.streams import Stream, stream
 from skvae.training.divergence import check_loss, overflow_as_divergence
 from skvae.training.plan import Settings, TrainingData, TrainingState
-from skvae.training.replicas import Replicas
+
+if TYPE_CHECKING:
+    from skvae.training.replicas import Replicas
+
+
+def split_rows(
+    n_images: int, validation_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split images into a training and a validation set.
+
+    Returns
+    -------
+    training_rows, validation_rows : ndarray of int
+        In ascending order.
+
+    Raises
+    ------
+    ValueError
+        If the training set is empty.
+    """
+    n_validation = math.ceil(validation_fraction * n_images)
+    if n_validation == n_images:
+        msg = (
+            f"early_stopping with validation_fraction={validation_fraction} leaves no "
+            f"image to train on, got n_samples={n_images}. Give more images, a smaller "
+            f"fraction or X_val."
+        )
+        raise ValueError(msg)
+    order = stream(seed, Stream.VALIDATION_SPLIT).permutation(n_images)
+    return np.sort(order[n_validation:]), np.sort(order[:n_validation])
 
 
 class EarlyStopping:

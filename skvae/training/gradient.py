@@ -14,10 +14,6 @@ from skvae.network.backend import tf
 from skvae.training.compiled import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
 from skvae.training.replicas import Replicas
 
-# The learned noise variance is a running mean of the batches' mean squared errors. The
-# newest batch has at least this weight, so about the last 20 steps count.
-NOISE_VARIANCE_MIN_RATE = 0.05
-
 
 def batch_gradient(
     network: Network, n_parts: int, replicas: Replicas
@@ -140,8 +136,8 @@ class BatchGradient:
                 [[tf.reduce_sum(errors)], tf.reduce_sum(kl, axis=0)], axis=0
             )
             means = self._replicas.total(tf.stop_gradient(sums)) / n_images
-            noise_variance = self._updated_noise_variance(
-                noise_variance, n_steps, means[0]
+            noise_variance = objective.updated_noise_variance(
+                network.architecture, noise_variance, n_steps, means[0]
             )
             # A KL below the free bits has no gradient.
             is_counted = tf.cast(means[1:] >= free_bits, tf.float32)
@@ -192,19 +188,3 @@ class BatchGradient:
         outputs = network.decode(weights, z)
         errors = objective.pixel_error(network.architecture, images, outputs)
         return errors, objective.kl_divergence(z_mean, z_log_var)
-
-    def _updated_noise_variance(
-        self, noise_variance: Any, n_steps: Any, mean_error: Any
-    ) -> Any:
-        """Update the noise variance with the mean error of a batch.
-
-        The maximum likelihood variance is the mean squared error (Rybkin, Daniilidis
-        and Levine 2021, equation 6), here a running mean over batches.
-        """
-        if self._network.architecture.likelihood != "gaussian":
-            return noise_variance
-        newest = mean_error / self._network.architecture.n_pixels
-        n_steps = tf.cast(n_steps, tf.float32)
-        rate = tf.maximum(1.0 / (n_steps + 1.0), NOISE_VARIANCE_MIN_RATE)
-        mean = noise_variance + rate * (newest - noise_variance)
-        return tf.maximum(mean, objective.MIN_NOISE_VARIANCE)

@@ -13,11 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from skvae.architecture import Architecture
+from skvae.architecture import FIXED_NOISE_VARIANCE, Architecture
 from skvae.data.shuffling import shuffled_blocks
 from skvae.data.value_range import to_graph_dtype
 from skvae.network.initializers import initial_weights
-from skvae.network.objective import FIXED_NOISE_VARIANCE
 from skvae.serving.densities import log_span
 from skvae.streams import Stream, stream
 from skvae.training.callbacks import FitTasks

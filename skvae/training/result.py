@@ -16,8 +16,8 @@ from sklearn.base import clone
 from skvae.data.storage import Selection
 from skvae.persistence.state import with_read_only_arrays
 from skvae.serving.densities import kl_divergence
-from skvae.serving.fitted import FittedNetwork
 from skvae.serving.sampler import fit_sampler
+from skvae.serving.sessions import FittedNetwork
 from skvae.training.divergence import check_last_step, overflow_as_divergence
 from skvae.training.interruption import Interruption
 from skvae.training.plan import History, Outcome, Plan

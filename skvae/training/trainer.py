@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skvae.architecture import Architecture
+from skvae.architecture import FIXED_NOISE_VARIANCE, Architecture
 from skvae.network import objective
 from skvae.network.backend import keras, tf
 from skvae.training.compiled import (
@@ -54,9 +54,7 @@ class Trainer:
         self._weights = keras.Variable(
             np.zeros(architecture.n_weights), dtype="float32", name="weights"
         )
-        self._noise_variance = tf.Variable(
-            objective.FIXED_NOISE_VARIANCE, dtype=tf.float32
-        )
+        self._noise_variance = tf.Variable(FIXED_NOISE_VARIANCE, dtype=tf.float32)
         # A variable of our own: Keras's has the dtype that the host has set as floatx.
         self._learning_rate = tf.Variable(0.0, dtype=tf.float32)
         self._optimizer = keras.optimizers.get(

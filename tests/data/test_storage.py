@@ -169,7 +169,7 @@ def test_results_are_written_to_what_is_given(bytes_, tmp_path, store, dtype):
 
 
 def test_many_batches_are_written_in_their_places(bytes_, monkeypatch):
-    from skvae.serving.fitted import FittedNetwork
+    from skvae.serving.sessions import FittedNetwork
 
     vae = ConvVAE(**TINY).fit(bytes_)
     features = vae.transform(bytes_)
@@ -202,7 +202,7 @@ class Out:
 @pytest.fixture
 def n_computed(monkeypatch):
     """How many batches of 2 images have been computed."""
-    from skvae.serving.fitted import FittedNetwork
+    from skvae.serving.sessions import FittedNetwork
 
     check = FittedNetwork.check_finite
     computed = []
@@ -284,7 +284,7 @@ def test_a_file_that_was_cut_off_is_an_error(bytes_, tmp_path):
         file.truncate(8 + 40 * N_PIXELS)
     error = refused(vae, stored)
     assert "shorter than when it was opened" in str(error)
-    assert "of X were read" in error.__notes__[0]
+    assert "while reading rows" in error.__notes__[0]
     for view in (stored, np.asarray(stored)):
         with pytest.raises(OSError, match="shorter"):
             vae.transform(view)

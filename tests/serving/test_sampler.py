@@ -161,5 +161,5 @@ def test_a_sampler_that_draws_something_else_is_an_error(images):
     with pytest.raises(ValueError, match=r"shape \(5, 3\).*\(5, 2\)"):
         vae.sample(5)
     vae.sampler_.X_ = np.full((70, 2), np.nan)
-    with pytest.raises(ValueError, match="sampler_ drew contains NaN"):
+    with pytest.raises(ValueError, match="samples of sampler_ contains NaN"):
         vae.sample(5)

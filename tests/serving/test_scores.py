@@ -19,8 +19,8 @@ from skvae.network.objective import (
     pixel_error,
 )
 from skvae.serving import densities
-from skvae.serving.fitted import FittedNetwork
 from skvae.serving.row_draws import row_draws
+from skvae.serving.sessions import FittedNetwork
 
 RNG = np.random.default_rng(0)
 

@@ -19,9 +19,9 @@ from skvae import ConvVAE
 from skvae.architecture import Architecture
 from skvae.network.initializers import initial_weights
 from skvae.serving import fitted
-from skvae.serving.fitted import FittedNetwork, fitted_network
 from skvae.serving.graphs import Graph
 from skvae.serving.scores import elbo_terms, log_likelihoods
+from skvae.serving.sessions import FittedNetwork, fitted_network
 from skvae.streams import stream
 
 RANGE = (-1.0, 4.0)

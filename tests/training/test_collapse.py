@@ -52,7 +52,7 @@ def test_the_warning_counts_what_is_alive():
         message = collapse_message(latent_kl, parameters, n_steps=10**4)
         assert (message is not None) == is_collapsed
         if message:
-            assert f"{n_alive} of 8 latent dimensions are alive" in message
+            assert f"{n_alive} of 8 latent dimensions are active" in message
     assert collapse_message(np.array([0.2]), parameters, 10**4) is None
 
 
@@ -87,7 +87,7 @@ def test_few_steps_are_named_with_what_makes_them_more():
     for early_stopping in (False, True):
         vae = ConvVAE(early_stopping=early_stopping)
         message = collapse_message(np.zeros(4), vae.get_params(), n_steps=150)
-        assert "a smaller batch_size, for there were only 150" in message
+        assert "a smaller batch_size, as there were only 150" in message
         assert ("more epochs" in message) == (not early_stopping)
         assert "kl_warmup_epochs" not in message
 

@@ -252,22 +252,27 @@ def test_ctrl_c_at_any_moment_leaves_the_estimator_as_after_an_epoch(images, see
     seconds = time.perf_counter() - started
     moments = random.Random(seed)
     n_interrupted = 0
-    for _ in range(500):
-        vae = ConvVAE(**params)
-        timer = threading.Timer(moments.uniform(0, 1.2 * seconds), ctrl_c)
-        try:
-            timer.start()
-            vae.fit(images)
-            timer.join()
-        except KeyboardInterrupt:
-            n_interrupted += 1
-        if hasattr(vae, "weights_"):
-            n_epochs = vae.n_iter_
-            assert {len(v) for v in vae.history_.values()} == {n_epochs}
-            assert np.isfinite(vae.score(images[:5]))
-            vae.sample(2)
-        else:
-            assert vars(vae).keys() == ConvVAE().get_params().keys()
+    previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        for _ in range(500):
+            vae = ConvVAE(**params)
+            try:
+                moment = moments.uniform(1e-6, 1.2 * seconds)
+                signal.setitimer(signal.ITIMER_REAL, moment)
+                vae.fit(images)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                n_interrupted += 1
+            if hasattr(vae, "weights_"):
+                n_epochs = vae.n_iter_
+                assert {len(v) for v in vae.history_.values()} == {n_epochs}
+                assert np.isfinite(vae.score(images[:5]))
+                vae.sample(2)
+            else:
+                assert vars(vae).keys() == ConvVAE().get_params().keys()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
     assert n_interrupted > 250
 
 

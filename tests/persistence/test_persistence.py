@@ -1,4 +1,4 @@
-"""State is parameters, arrays and plain values: it travels, and computes the same."""
+"""Copies and files of an estimator compute and train the same."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""States and files: what is whole loads equal, what is not is refused by name."""
+"""Saved states and files: valid ones load equal, errors name the invalid entry."""
 
 import copy
 import io
@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from helpers import TINY, assert_unchanged
+from helpers import TINY, assert_same_fit, assert_unchanged
 from sklearn.mixture import GaussianMixture
 
 from skvae import ConvVAE
 from skvae.architecture import DTYPE_POLICIES, LOSS_SCALE_VARIABLES, OPTIMIZERS
 from skvae.persistence.state import FORMAT, FORMAT_NAME
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def kinds(rows):
-    """Fitted estimators whose states have all that there is."""
+    """Fitted estimators whose states together have all entries."""
     names = [f"pixel{i}" for i in range(64)]
     return [
         ConvVAE(**TINY, early_stopping=True).fit(pd.DataFrame(rows, columns=names)),
@@ -56,7 +56,7 @@ def places(state, path=()):
 
 
 def replaced(state, path, change):
-    """A copy of nested containers in which `change` was done to one entry."""
+    """Copy nested containers and apply `change` to one entry."""
     name, *rest = path
     container = list(state) if isinstance(state, tuple) else copy.copy(state)
     if rest:
@@ -107,7 +107,7 @@ def reshape(container, name, choose):
 
 
 def enlarge(container, name, choose):
-    """A declared size without what it takes."""
+    """Declare a size that the arrays do not have."""
     value = container[name]
     if type(value) is int:
         container[name] = choose.choice([10**3, 10**9, 10**18, 2**100]) + value
@@ -154,7 +154,7 @@ def test_a_thousand_changed_states_are_refused_by_name_or_work(kinds, rows):
                 messages.append((path, change, str(error)))
                 continue
             if len(path) == 1 and path[0] in vae.get_params():
-                continue  # nothing is computed with it until the next fit
+                continue  # parameters are validated in fit
             z = vae.transform(rows[:2])
             assert np.isfinite(z).all()
             assert np.isfinite(vae.inverse_transform(z)).all()
@@ -168,7 +168,7 @@ def test_a_thousand_changed_states_are_refused_by_name_or_work(kinds, rows):
         named = [part for part in path if isinstance(part, str)]
         if change is shadow:
             named += ["transform"]
-        if change is enlarge:  # what should have such a size and has not
+        if change is enlarge:  # the entry that does not have the declared size
             named += ["weights_", "history_", "newer version"]
         what, _, _ = message.partition(", expected")
         assert any(name in what for name in named), (path, change, message)
@@ -188,7 +188,7 @@ def test_states_in_any_order_and_with_attributes_of_ones_own_load_equal(kinds):
 
 
 class Counting(ConvVAE):
-    """As users extend it: a default in the class, and what it sets before it fits."""
+    """A subclass with an attribute of the class, set in fit, and one set before."""
 
     n_fits = 0
 
@@ -198,7 +198,7 @@ class Counting(ConvVAE):
         return super().fit(X, y, **kwargs)
 
 
-def test_classes_made_from_it_are_copied_fitted_and_not(rows):
+def test_subclasses_are_copied_fitted_and_not(rows):
     vae = Counting(**TINY)
     vae.n_features_in_ = 64
     assert copy.deepcopy(vae).n_fits == 0
@@ -227,7 +227,7 @@ def test_shapes_of_numpys_integers_are_saved(rows):
 
 
 def test_a_last_step_that_diverges_is_no_fit(rows):
-    """Its loss is never computed: there is one step."""
+    """There is one step, and the loss after it is never computed."""
     vae = ConvVAE(**{**TINY, "epochs": 1, "batch_size": 64}).fit(rows)
     before = dict(vars(vae))
     with pytest.raises(ValueError, match="Training diverged"):
@@ -258,7 +258,7 @@ def test_seeds_are_those_that_numpy_takes(kinds):
 
 
 def test_sizes_are_refused_before_anything_is_worked_out(kinds):
-    """A network so deep would take memory with the square of its depth."""
+    """The shapes of so deep a network would take memory quadratic in its depth."""
     state = kinds[0].__getstate__()
     depth = 40_000
     private = state["_state_"]
@@ -295,26 +295,79 @@ def test_what_the_class_has_and_huge_numbers_are_refused(kinds, name, value):
 
 def test_a_newer_format_and_none_are_named(kinds):
     state = kinds[0].__getstate__()
-    with pytest.raises(ValueError, match="newer version of skvae, in format 2"):
+    newer = f"newer version of skvae, in format {FORMAT + 1}; .* up to format {FORMAT}"
+    with pytest.raises(ValueError, match=newer):
         loaded({**state, FORMAT_NAME: FORMAT + 1})
     del state[FORMAT_NAME]
     with pytest.raises(ValueError, match=FORMAT_NAME):
         loaded(state)
 
 
-def test_parameters_that_do_not_fit_are_for_fit_to_refuse_until_there_is_one(rows):
-    """A search in processes sends estimators that nobody has looked at yet."""
-    vae = pickle.loads(pickle.dumps(ConvVAE(latent_dim=0)))
-    with pytest.raises(ValueError, match="latent_dim"):
-        vae.fit(rows)
-    vae = ConvVAE(**TINY).fit(rows)
-    state = vae.__getstate__()
-    with pytest.raises(ValueError, match="latent_dim"):
-        loaded({**state, "latent_dim": 0})
-    # What could not be loaded is not saved.
-    with pytest.raises(ValueError, match="latent_dim"):
-        pickle.dumps(vae.set_params(latent_dim=0))
-    assert pickle.loads(pickle.dumps(vae.set_params(latent_dim=3))).n_iter_ == 3
+@pytest.mark.parametrize("latent_dim", [0, 3, "two"])
+def test_parameters_are_saved_and_loaded_unvalidated_and_validated_in_fit(
+    rows, latent_dim
+):
+    """As in scikit-learn: clones and searches send parameters that no fit has seen."""
+    fitted = ConvVAE(**TINY).fit(rows)
+    features = fitted.transform(rows)
+    for vae in (ConvVAE(**TINY), fitted):
+        vae.set_params(latent_dim=latent_dim)
+        other = pickle.loads(pickle.dumps(vae))
+        assert_unchanged(other, vae)
+        if latent_dim == 3:
+            continue
+        with pytest.raises(ValueError, match="latent_dim"):
+            other.fit(rows)
+    np.testing.assert_array_equal(other.transform(rows), features)
+
+
+def in_format_1(state):
+    """A state as the first version of skvae would have saved it."""
+    private = {k: v for k, v in state["_state_"].items() if k != "n_steps"}
+    old = {k: v for k, v in state.items() if k != "compute_dtype_"}
+    return {**old, "_state_": private, FORMAT_NAME: 1}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "dtype_policy"),
+    [(name, "float32") for name in OPTIMIZERS] + [("adam", "mixed_float16")],
+)
+def test_states_of_format_1_are_converted(rows, optimizer, dtype_policy):
+    vae = ConvVAE(**TINY, optimizer=optimizer, dtype_policy=dtype_policy).fit(rows)
+    other = loaded(in_format_1(vae.__getstate__()))
+    assert other._state_["n_steps"] == vae._state_["n_steps"] == 9
+    # Layers may have computed in float32 in spite of a mixed policy.
+    expected = "float32" if dtype_policy == "float32" else None
+    assert vars(other).get("compute_dtype_") == expected
+    np.testing.assert_array_equal(other.transform(rows), vae.transform(rows))
+    assert_same_fit(other.partial_fit(rows), vae.partial_fit(rows))
+
+
+def test_entries_of_format_2_are_required_there_and_unknown_in_format_1(kinds):
+    state = kinds[0].__getstate__()
+    old = in_format_1(state)
+    with pytest.raises(ValueError, match=r"_state_\['n_steps'\] is missing"):
+        loaded({**old, FORMAT_NAME: 2})
+    with pytest.raises(ValueError, match=r"_state_\['n_steps'\] is an unknown entry"):
+        loaded({**state, FORMAT_NAME: 1})
+
+
+@pytest.mark.parametrize("n_steps", [-1, 1.0, np.int64(3), True, None])
+def test_numbers_of_steps_are_ints(kinds, n_steps):
+    state = kinds[0].__getstate__()
+    with pytest.raises(ValueError, match=r"_state_\['n_steps'\]"):
+        loaded({**state, "_state_": {**state["_state_"], "n_steps": n_steps}})
+
+
+@pytest.mark.parametrize("dtype", ["float64", 16, np.dtype("float32")])
+def test_compute_dtypes_are_names_and_may_be_missing(kinds, dtype):
+    state = kinds[0].__getstate__()
+    with pytest.raises(ValueError, match="compute_dtype_"):
+        loaded({**state, "compute_dtype_": dtype})
+    for absent in ({**state, "compute_dtype_": None}, dict(state)):
+        if absent["compute_dtype_"]:
+            del absent["compute_dtype_"]
+        assert not hasattr(loaded(absent), "compute_dtype_")
 
 
 @pytest.mark.parametrize("dtype_policy", DTYPE_POLICIES)
@@ -362,7 +415,7 @@ def test_skops_needs_to_trust_one_type_alone(kinds, rows):
 
 
 def test_cut_and_flipped_skops_files_are_refused_or_equal(kinds):
-    """A zip file has checksums of what is in it, but not of all that is around."""
+    """A zip file has checksums of its contents, but not of all its other bytes."""
     choose = random.Random(0)
     vae, whole = kinds[0], skops.io.dumps(kinds[0])
     n_refused = 0
@@ -381,7 +434,7 @@ def test_cut_and_flipped_skops_files_are_refused_or_equal(kinds):
     assert n_refused > 150
 
 
-# What pickle raises when a file ends, wherever that is.
+# Errors of pickle for a file that ends too early.
 CUT = (EOFError, IndexError, ValueError, pickle.UnpicklingError, struct.error)
 
 
@@ -395,7 +448,7 @@ def test_cut_joblib_files_are_refused(kinds, compress):
             other = joblib.load(io.BytesIO(whole[:n]))
         except CUT:
             continue
-        assert compress, "a cut file without checksum was believed"
+        assert compress, "a cut file without checksum was loaded"
         assert_unchanged(other, kinds[0])
 
 
