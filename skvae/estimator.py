@@ -808,8 +808,10 @@ class ConvVAE(
             fraction = float(self.validation_fraction)
             rows, held_out = split_rows(len(images), fraction, seed)
             validation_images = Selection(images, held_out)
-        names = ("n_features_in_", "feature_names_in_")
-        attributes = {k: v for k, v in vars(recorder).items() if k in names}
+        # scikit-learn may have recorded an integer of numpy's.
+        attributes: dict[str, Any] = {"n_features_in_": layout.n_pixels}
+        if hasattr(recorder, "feature_names_in_"):
+            attributes["feature_names_in_"] = recorder.feature_names_in_
         return TrainingData(
             images, layout, value_range, rows, validation_images, attributes
         )

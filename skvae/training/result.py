@@ -120,11 +120,16 @@ def _describe_latents(
             )
             kl = replicas.sum_of_processes(kl)
             latents = replicas.sum_of_processes(latents)
-            return kl.astype(np.float32), latents[0], latents[1]
+            return _to_float32(kl), latents[0], latents[1]
     some = _part_of(plan.data.rows, plan.architecture.n_pixels)
     images = Selection(plan.data.images, some)
     kl, latents = _encode(plan, outcome, images, range(len(images)), lambda: True)
-    return kl.astype(np.float32), latents[0], latents[1]
+    return _to_float32(kl), latents[0], latents[1]
+
+
+def _to_float32(kl: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # an overflow is a divergence, found later
+        return kl.astype(np.float32)
 
 
 def _part_of(rows: np.ndarray | range, n_pixels: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from skvae import ConvVAE
 from skvae.architecture import DTYPE_POLICIES, LOSS_SCALE_VARIABLES, OPTIMIZERS
 from skvae.persistence.state import FORMAT, FORMAT_NAME
 
-DATA = Path(__file__).parents[1] / "data"
+FOLDER = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -453,8 +453,8 @@ def test_cut_joblib_files_are_refused(kinds, compress):
 
 
 def test_the_file_of_format_1_loads():
-    vae = joblib.load(DATA / "format-1.joblib")
-    with np.load(DATA / "format-1.npz") as expected:
+    vae = joblib.load(FOLDER / "format-1.joblib")
+    with np.load(FOLDER / "format-1.npz") as expected:
         z = vae.transform(expected["images"])
         np.testing.assert_allclose(z, expected["z"], atol=1e-5)
         decoded = vae.inverse_transform(expected["z"])

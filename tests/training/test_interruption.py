@@ -252,7 +252,9 @@ def test_ctrl_c_at_any_moment_leaves_the_estimator_as_after_an_epoch(images, see
     seconds = time.perf_counter() - started
     moments = random.Random(seed)
     n_interrupted = 0
-    previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    previous = signal.signal(
+        signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )
     try:
         for _ in range(500):
             vae = ConvVAE(**params)
