@@ -31,6 +31,7 @@ def fits(digits):
     return fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("latent_dim", "gain"), [(2, 12), (8, 20)])
 def test_held_out_digits_are_likelier_than_under_ppca(digits, fits, latent_dim, gain):
     _, X_test, _, _ = digits

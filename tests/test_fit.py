@@ -411,6 +411,7 @@ def test_a_batch_larger_than_the_data_is_all_of_it(images, batch_size):
     assert_same_fit(first, second)
 
 
+@pytest.mark.slow
 def test_memory_and_traces_stay_flat_over_500_fits_of_40_architectures(run_python):
     """Once all are compiled, as in a large random search."""
     printed = run_python(

@@ -26,6 +26,7 @@ HOST_SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_what_the_host_has_set_changes_nothing(run_python, tmp_path):
     for name, setting in {"plain": "", **HOST_SETTINGS}.items():
         run_python(

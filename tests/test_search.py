@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from skvae import ConvVAE
 
 
+@pytest.mark.slow
 def test_search_gives_the_same_scores_in_processes_and_threads(run_python):
     """Threads are pinned for this process and its workers alike."""
     printed = run_python(

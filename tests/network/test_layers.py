@@ -125,6 +125,7 @@ def test_whether_tensorflow_has_onednn_is_what_it_says_itself(setting, run_pytho
     assert answer == str(is_on)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_shape", [(8, 8, 1), (33, 30, 1)])
 def test_a_model_with_a_kernel_of_1_trains_without_harm(run_python, image_shape):
     """Keras's own layers end the process, if not in the first step."""

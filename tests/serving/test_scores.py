@@ -164,6 +164,7 @@ def test_the_decoder_by_hand_is_the_estimators():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "mse", "bernoulli"])
 @pytest.mark.parametrize("latent_dim", [1, 2])
 def test_scores_bound_the_integral_over_the_latents_and_come_to_it(

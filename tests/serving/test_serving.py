@@ -18,7 +18,7 @@ from scipy.special import expit, logsumexp
 from skvae import ConvVAE
 from skvae.architecture import Architecture
 from skvae.network.initializers import initial_weights
-from skvae.serving import fitted
+from skvae.serving import sessions
 from skvae.serving.graphs import Graph
 from skvae.serving.scores import elbo_terms, log_likelihoods
 from skvae.serving.sessions import FittedNetwork, fitted_network
@@ -213,7 +213,7 @@ def test_errors_that_the_host_has_raised_are_not(images):
 def test_terms_of_the_bound_that_overflow_are_an_error():
     served = network((8, 8, 1), likelihood="mse")
     served.weights["decoder_output/kernel"][...] = 3e38
-    with pytest.raises(fitted.OutputOverflowError):
+    with pytest.raises(sessions.OutputOverflowError):
         elbo_terms(served, images_for(served), served.draws(1))
 
 
@@ -392,12 +392,12 @@ def arguments(architecture, seed):
 @pytest.fixture
 def kept(monkeypatch):
     """The cache, empty."""
-    monkeypatch.setattr(fitted, "_networks", type(fitted._networks)())
-    return fitted._networks
+    monkeypatch.setattr(sessions, "_networks", type(sessions._networks)())
+    return sessions._networks
 
 
 def test_kept_networks_are_bounded_in_number(kept, monkeypatch):
-    monkeypatch.setattr(fitted, "MAX_NETWORKS", 2)
+    monkeypatch.setattr(sessions, "MAX_NETWORKS", 2)
     architecture = Architecture((4, 4, 1), 1, 2, 1, 3, "linear", "mse")
     a, b, c = (arguments(architecture, seed) for seed in range(3))
     first = fitted_network(*a)
@@ -411,7 +411,7 @@ def test_kept_networks_are_bounded_in_number(kept, monkeypatch):
 def test_kept_networks_are_bounded_in_bytes(kept, monkeypatch):
     architecture = Architecture((8, 8, 1), 2, 2, 1, 3, "linear", "mse")
     X = np.zeros((1, 8, 8, 1))
-    monkeypatch.setattr(fitted, "MAX_BYTES", 3 * 4 * architecture.n_weights)
+    monkeypatch.setattr(sessions, "MAX_BYTES", 3 * 4 * architecture.n_weights)
     for seed in range(9):
         served = fitted_network(*arguments(architecture, seed))
         served.encode(X)
@@ -419,7 +419,7 @@ def test_kept_networks_are_bounded_in_bytes(kept, monkeypatch):
     assert len(kept) == 2
     # One beyond the bound is kept nevertheless, but no other beside it.
     log_likelihoods(served, X, 0.5, 64)
-    assert served.n_bytes > fitted.MAX_BYTES
+    assert served.n_bytes > sessions.MAX_BYTES
     assert fitted_network(*arguments(architecture, 9)) is not served
     assert len(kept) == 1
 

@@ -236,6 +236,7 @@ def test_a_scoring_monitor_sees_each_epochs_score(is_piped):
     assert seen == scores_by_epoch(X, latent_dim=2)
 
 
+@pytest.mark.slow
 def test_a_scoring_monitor_and_a_progress_bar_in_a_search_in_two_processes(capsys):
     from sklearn.callback import ProgressBar, ScoringMonitor
 

@@ -17,6 +17,7 @@ from skvae.training.collapse import collapse_message
 COLLAPSED = {"latent_dim": 8, "filters": 16, "hidden_layers": 2, "epochs": 40}
 
 
+@pytest.mark.slow
 def test_digits_collapse_with_mse_and_its_remedies_help(digits):
     X = digits[0]
     vae = ConvVAE(**COLLAPSED, likelihood="mse", random_state=0)

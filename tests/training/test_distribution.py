@@ -192,6 +192,7 @@ def alone():
     return json.loads(completed.stdout)
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_does(start_workers, alone):
     workers = start_workers(TWO_WORKERS)
     first, second = (json.loads(finished(worker)) for worker in workers)
@@ -213,6 +214,7 @@ def test_two_workers_train_as_one_does(start_workers, alone):
     assert is_same
 
 
+@pytest.mark.slow
 def test_three_devices_train_as_one_does(run_python, alone):
     """And what was compiled for them is for no other fit."""
     printed = run_python(
@@ -236,6 +238,7 @@ print(json.dumps([results, before == fit(), before == other]))
     assert is_as_on_one
 
 
+@pytest.mark.slow
 def test_another_kind_of_strategy_is_refused_and_harms_no_later_fit(run_python):
     run_python(
         FIT
@@ -284,6 +287,7 @@ with strategy.scope():
 
 
 @pytest.mark.callbacks
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_others_and_all_go_on_from_a_checkpoint(
     start_workers, tmp_path
 ):

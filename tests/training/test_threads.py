@@ -15,6 +15,7 @@ vae = ConvVAE(2, filters=4, hidden_layers=2, epochs=1, random_state=0)
 """
 
 
+@pytest.mark.slow
 def test_one_step_agrees_across_thread_counts_with_and_without_onednn(
     run_python, tmp_path
 ):
@@ -99,6 +100,7 @@ def reports(run_python, call, **environment):
     return json.loads(run_python(REPORT + call, **environment))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_a_worker_keeps_to_the_cores_that_are_its_own(run_python, n_threads):
     for intra, inter, _ in reports(
@@ -107,12 +109,14 @@ def test_a_worker_keeps_to_the_cores_that_are_its_own(run_python, n_threads):
         assert (intra, inter) == (1, n_threads)
 
 
+@pytest.mark.slow
 def test_a_worker_of_one_core_starts_few_threads(run_python):
     """Of four. Beside Python's and joblib's own, TensorFlow has some that wait."""
     threads = [n for *_, n in reports(run_python, "in_workers(n_jobs=4)")]
     assert max(threads) <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "expected"), [("INTRA", [0, 3]), ("INTER", [1, 0])])
 def test_what_the_user_set_for_tensorflow_stands_in_workers(run_python, kind, expected):
     """TensorFlow's settings say 0 for what a variable of the environment says."""
