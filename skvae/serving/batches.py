@@ -63,8 +63,9 @@ def in_batches(
         finally:  # after an error, no thread starts another batch
             starts.clear()
 
-    n_others = min(n_cores(), len(starts)) - 1
-    if n_others < 1:
+    # Counting the cores takes as long as encoding one small image.
+    n_others = min(n_cores(), len(starts)) - 1 if len(starts) > 1 else 0
+    if n_others == 0:
         work()
         return
     with ThreadPoolExecutor(n_others) as pool:
