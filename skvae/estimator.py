@@ -65,7 +65,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class _Fitted(NamedTuple):
-    """What methods compute with. A fit in another thread may replace attributes."""
+    """Snapshot of the fitted attributes, which a fit in another thread may replace."""
 
     architecture: Architecture
     layout: ImageLayout

@@ -102,7 +102,7 @@ class EarlyStopping:
 
     @property
     def is_over(self) -> bool:
-        """Whether `n_iter_no_change` epochs did not meet the `tol` improvement."""
+        """True after `n_iter_no_change` epochs that did not meet `tol` improvement."""
         return self._n_epochs_without_gain >= self._settings.n_iter_no_change
 
     def _loss(self, state: TrainingState) -> tuple[float, float]:

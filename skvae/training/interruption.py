@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interruption:
-    """Whether training is requested to stop."""
+    """Request to stop training."""
 
     def __init__(self) -> None:
         self.is_requested = False
@@ -18,7 +18,7 @@ class Interruption:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Interruption]:
-    """Let the first Ctrl-C request an interruption, and raise at a second one.
+    """Defer Ctrl-C: the first requests an interruption, a second one raises.
 
     Python's own handler raises KeyboardInterrupt wherever the main thread is, also
     where TensorFlow does not expect an exception and ends the process. It alone is

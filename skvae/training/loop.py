@@ -203,7 +203,7 @@ class Training:
         return True
 
     def _is_interrupted(self) -> bool:
-        """Whether an interruption is requested in any process."""
+        """Return whether an interruption is requested in any process."""
         if self._replicas.any(self._interruption.is_requested):
             self._interruption.is_requested = True
         return self._interruption.is_requested

@@ -1,4 +1,4 @@
-"""What a fit works on and what it comes to, as plain values."""
+"""Plan of a fit, state of training and its outcome, as plain values."""
 
 from __future__ import annotations
 

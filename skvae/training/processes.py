@@ -35,7 +35,7 @@ def check_process() -> None:
 
 
 def _has_started(tensorflow: Any) -> bool:
-    """Whether TensorFlow has started: then it refuses another number of threads."""
+    """Return whether TensorFlow has started: then its threads cannot be changed."""
     threading = tensorflow.config.threading
     n_threads = threading.get_inter_op_parallelism_threads()
     try:
@@ -47,7 +47,7 @@ def _has_started(tensorflow: Any) -> bool:
 
 
 def _is_forked_after_start() -> bool:
-    """Whether TensorFlow has started, but has no threads in this process."""
+    """Return whether TensorFlow has started, but has no threads here."""
     threads = Path("/proc/self/task")
     return (
         "tensorflow" in sys.modules
