@@ -31,6 +31,11 @@ from skvae.architecture import (
     Architecture,
 )
 from skvae.data.layout import ImageLayout, infer_layout, parse_input_shape
+from skvae.data.range_warnings import (
+    suitable_range,
+    warn_of_other_units,
+    warn_of_wide_range,
+)
 from skvae.data.storage import Selection, StoredArray, StoredImages
 from skvae.data.validation import check_numeric, check_out, read_images, with_shape
 from skvae.data.value_range import auto_value_range, parse_value_range, value_limits
@@ -173,8 +178,9 @@ class ConvVAE(
         `early_stopping=True`.
     value_range : (float, float) or "auto", default="auto"
         Interval of pixel values that is scaled to [0, 1] for the network. "auto" is
-        0 to 255 for uint8, 0 to 1 for bool and for floats within it, and otherwise
-        the minimum and maximum of the training data.
+        0 to 255 for uint8, and 0 to 1 for bool and for floats within it, unless the
+        training data fill less than a quarter of it; otherwise their minimum and
+        maximum.
     sampler : density estimator, default=None
         Estimator with `fit` and `sample`, such as GaussianMixture or KernelDensity,
         from which `sample` draws latents. It is cloned and fitted on one draw from the
@@ -432,8 +438,8 @@ class ConvVAE(
             fitted, also if warnings are errors.
         """
         is_continued = self.warm_start and hasattr(self, "weights_")
-        self._fit(X, y, X_val, self.epochs, is_continued=is_continued)
-        self._warn_of_collapse()
+        data = self._fit(X, y, X_val, self.epochs, is_continued=is_continued)
+        self._warn_of_collapse(data.suitable_range)
         return self
 
     @_without_early_stopping
@@ -463,7 +469,8 @@ class ConvVAE(
         AttributeError
             If `early_stopping` is set: it compares the epochs of one `fit`.
         """
-        return self._fit(X, y, None, 1, is_continued=hasattr(self, "weights_"))
+        self._fit(X, y, None, 1, is_continued=hasattr(self, "weights_"))
+        return self
 
     def transform(self, X: Images, out: Any = None) -> NDArray[np.float32]:
         """Encode images.
@@ -722,7 +729,7 @@ class ConvVAE(
 
     def _fit(
         self, X: Any, y: Any, X_val: Any, epochs: int, *, is_continued: bool
-    ) -> Self:
+    ) -> TrainingData:
         """Read the images, fix the architecture, train and take the result."""
         # scikit-learn leaves it out in the later calls of partial_fit.
         self._validate_params()
@@ -757,7 +764,7 @@ class ConvVAE(
                 f"with warm_start=True, continues."
             )
             raise KeyboardInterrupt(msg)
-        return self
+        return data
 
     def _check_combinations(self, X_val: Any) -> None:
         """Check parameters that exclude each other."""
@@ -795,6 +802,11 @@ class ConvVAE(
         images = read_images(recorder, X, layout, reset=earlier is None)
         value_range = self._fit_value_range(images, earlier)
         _warn_of_clipping(images, self.likelihood, value_range)
+        suitable = suitable_range(images, value_range)
+        if earlier:
+            warn_of_other_units(images, value_range, "X")
+        elif suitable:
+            warn_of_wide_range(images, value_range, suitable)
         rows: np.ndarray | range = range(len(images))
         validation_images: np.ndarray | StoredImages | Selection | None = None
         if X_val is not None:
@@ -802,6 +814,7 @@ class ConvVAE(
                 recorder, X_val, layout, reset=False, name="X_val"
             )
             _warn_of_clipping(validation_images, self.likelihood, value_range)
+            warn_of_other_units(validation_images, value_range, "X_val")
         elif self.early_stopping:
             from skvae.training.early_stopping import split_rows
 
@@ -813,7 +826,13 @@ class ConvVAE(
         if hasattr(recorder, "feature_names_in_"):
             attributes["feature_names_in_"] = recorder.feature_names_in_
         return TrainingData(
-            images, layout, value_range, rows, validation_images, attributes
+            images=images,
+            layout=layout,
+            value_range=value_range,
+            rows=rows,
+            validation_images=validation_images,
+            suitable_range=suitable,
+            feature_attributes=attributes,
         )
 
     def _settings(self, epochs: int, n_rows: int) -> Settings:
@@ -848,8 +867,10 @@ class ConvVAE(
         kept = {k: v for k, v in vars(self).items() if k not in saved.OPTIONAL}
         self.__dict__ = {**kept, **fitted}
 
-    def _warn_of_collapse(self) -> None:
-        message = collapse_message(self.latent_kl_, vars(self), self._state_["n_steps"])
+    def _warn_of_collapse(self, suitable: tuple[float, float] | None) -> None:
+        message = collapse_message(
+            self.latent_kl_, vars(self), self._state_["n_steps"], suitable
+        )
         if message:
             warn_user(message, PosteriorCollapseWarning)
 
@@ -932,6 +953,7 @@ class ConvVAE(
         """Validate images (n, H, W, C) in the caller's units."""
         images = read_images(self, X, fitted.layout, reset=False)
         _warn_of_clipping(images, fitted.architecture.likelihood, fitted.value_range)
+        warn_of_other_units(images, fitted.value_range, "X")
         return images
 
 

@@ -20,6 +20,11 @@ import numpy as np
 _CHUNK_BYTES = 2**20
 
 
+# A sample of the images has at most about this many bytes, in so many runs.
+_SAMPLE_BYTES = 2**20
+_N_RUNS = 16
+
+
 class StoredArray(Protocol):
     """Interface of an out-of-core array."""
 
@@ -43,6 +48,15 @@ def chunk_length(images: np.ndarray | StoredImages) -> int:
 def image_bytes(images: np.ndarray | StoredImages) -> int:
     """Size of one image in bytes."""
     return images.dtype.itemsize * math.prod(images.shape[1:])
+
+
+def sample_images(images: np.ndarray | StoredImages) -> np.ndarray:
+    """Runs of neighbouring images from all over the data."""
+    n_run = max(1, _SAMPLE_BYTES // _N_RUNS // image_bytes(images))
+    if len(images) <= _N_RUNS * n_run:
+        return images[:]
+    starts = np.linspace(0, len(images) - n_run, _N_RUNS).astype(int)
+    return np.concatenate([images[start : start + n_run] for start in starts])
 
 
 def is_stored(X: Any) -> bool:

@@ -8,7 +8,10 @@ from numbers import Real
 
 import numpy as np
 
-from skvae.data.storage import StoredImages, chunk_length
+from skvae.data.storage import StoredImages, chunk_length, sample_images
+
+# "auto" takes the range of the dtype if the data fill at least this part of it.
+_MIN_FILLED = 0.25
 
 
 def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
@@ -24,13 +27,21 @@ def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
 def auto_value_range(images: np.ndarray | StoredImages) -> tuple[float, float]:
     """Value range (low, high) for ``value_range="auto"``.
 
-    0 to 255 for uint8; 0 to 1 for bool, and for floats within this interval; otherwise
-    the minimum and maximum of the data. If they are equal, high is one unit above low.
+    0 to 255 for uint8, and 0 to 1 for bool and for floats within this interval, unless
+    the data fill less than a quarter of it; otherwise the minimum and maximum of the
+    data. If they are equal, high is one unit above low.
     """
     if images.dtype == np.uint8:
-        return 0.0, 255.0
+        # Out-of-core images are read once more only if a sample of them is narrow.
+        low, high = value_limits(sample_images(images))
+        if low == high or high - low >= _MIN_FILLED * 255.0:
+            return 0.0, 255.0
     low, high = value_limits(images)
-    if images.dtype.kind in "bf" and low >= 0.0 and high <= 1.0:
+    if images.dtype == np.uint8 and high - low >= _MIN_FILLED * 255.0:
+        return 0.0, 255.0
+    is_within_0_and_1 = low >= 0.0 and high <= 1.0
+    is_filled = low == high or high - low >= _MIN_FILLED
+    if images.dtype.kind in "bf" and is_within_0_and_1 and is_filled:
         return 0.0, 1.0
     if low == high:
         # Beyond 2**53 neighbouring float64 numbers are more than one unit apart.

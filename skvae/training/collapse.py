@@ -25,7 +25,10 @@ _FEW_STEPS = 1000
 
 
 def collapse_message(
-    latent_kl: np.ndarray, parameters: Mapping[str, Any], n_steps: int
+    latent_kl: np.ndarray,
+    parameters: Mapping[str, Any],
+    n_steps: int,
+    suitable_range: tuple[float, float] | None,
 ) -> str | None:
     """Message of the collapse warning, or None if enough dimensions are active.
 
@@ -37,6 +40,8 @@ def collapse_message(
         Contains the parameters of the estimator.
     n_steps : int
         Number of optimizer steps taken.
+    suitable_range : (float, float) or None
+        Value range that suits the images better than the one that was used.
 
     Returns
     -------
@@ -46,6 +51,9 @@ def collapse_message(
     if n_alive > _COLLAPSED_PART * len(latent_kl):
         return None
     remedies = _remedies(parameters, n_steps)
+    if suitable_range:
+        low, high = suitable_range
+        remedies.insert(0, f"value_range=({low:g}, {high:g}), which most values fill")
     return (
         f"The posterior has collapsed: {n_alive} of {len(latent_kl)} latent dimensions "
         f"are active (latent_kl_ above {_ALIVE_KL} nats); the others have no "
