@@ -79,6 +79,7 @@ class _Fitted(NamedTuple):
     noise_variance: float  # in the network's units
     seed: int
     sampler: BaseEstimator | None
+    attributes: dict[str, Any]  # all of them
 
     @property
     def network(self) -> FittedNetwork:
@@ -87,6 +88,19 @@ class _Fitted(NamedTuple):
 
         return fitted_network(
             self.architecture, self.weights, self.value_range, self.seed
+        )
+
+    @property
+    def training_state(self) -> TrainingState:
+        """State from which training can go on."""
+        private = self.attributes["_state_"]
+        return TrainingState(
+            seed=self.seed,
+            n_epochs=self.attributes["n_iter_"],
+            n_steps=private["n_steps"],
+            weights=self.architecture.pack(self.weights),
+            noise_variance=private["noise_variance"],
+            optimizer_arrays=private["optimizer_arrays"],
         )
 
 
@@ -746,8 +760,8 @@ class ConvVAE(
             settings=self._settings(epochs, len(data.rows)),
             data=data,
             seed=seed,
-            start=self._training_state(earlier) if earlier else None,
-            earlier_history=self.history_ if earlier else {},
+            start=earlier.training_state if earlier else None,
+            earlier_history=earlier.attributes["history_"] if earlier else {},
             sampler=self._new_sampler(),
         )
         tasks = FitTasks(self, epochs, X, y, saved.OPTIONAL)
@@ -848,17 +862,6 @@ class ConvVAE(
             tol=float(self.tol),
         )
 
-    def _training_state(self, earlier: _Fitted) -> TrainingState:
-        """State of the earlier fit, to go on from."""
-        return TrainingState(
-            seed=earlier.seed,
-            n_epochs=self.n_iter_,
-            n_steps=self._state_["n_steps"],
-            weights=earlier.architecture.pack(earlier.weights),
-            noise_variance=self._state_["noise_variance"],
-            optimizer_arrays=self._state_["optimizer_arrays"],
-        )
-
     def _new_sampler(self) -> BaseEstimator | None:
         return None if self.sampler is None else clone(self.sampler)
 
@@ -917,7 +920,7 @@ class ConvVAE(
         }
         if earlier:
             fitted = {name: getattr(earlier.architecture, name) for name in choices}
-            fitted["optimizer"] = self._state_["optimizer"]
+            fitted["optimizer"] = earlier.attributes["_state_"]["optimizer"]
             for name, value in {**choices, "optimizer": self.optimizer}.items():
                 if value != fitted[name]:
                     raise ValueError(_changed(name, value, fitted[name]))
@@ -933,7 +936,7 @@ class ConvVAE(
         return architecture
 
     def _fitted(self) -> _Fitted:
-        check_is_fitted(self)
+        check_is_fitted(self, "weights_")
         now = vars(self).copy()
         private, (low, high) = now["_state_"], now["value_range_"]
         noise_variance = private["noise_variance"]
@@ -947,6 +950,7 @@ class ConvVAE(
             noise_variance=noise_variance,
             seed=private["seed"],
             sampler=now.get("sampler_"),
+            attributes=now,
         )
 
     def _read_images(self, X: Images, fitted: _Fitted) -> np.ndarray | StoredImages:
