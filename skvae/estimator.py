@@ -30,14 +30,15 @@ from skvae.architecture import (
     OPTIMIZERS,
     Architecture,
 )
+from skvae.data.arrays import as_array
 from skvae.data.layout import ImageLayout, infer_layout, parse_input_shape
 from skvae.data.range_warnings import (
     suitable_range,
     warn_of_other_units,
     warn_of_wide_range,
 )
-from skvae.data.storage import Selection, StoredArray, StoredImages
-from skvae.data.validation import check_numeric, check_out, read_images, with_shape
+from skvae.data.storage import Selection, StoredArray, StoredImages, sample_images
+from skvae.data.validation import check_numeric, check_out, read_images
 from skvae.data.value_range import auto_value_range, parse_value_range, value_limits
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.persistence import state as saved
@@ -563,7 +564,7 @@ class ConvVAE(
         fitted = self._fitted()
         with naming("Z"):
             latents = check_array(
-                with_shape(Z, "Z"), input_name="Z", ensure_all_finite=False
+                as_array(Z, "Z"), input_name="Z", ensure_all_finite=False
             )
             check_numeric(latents.dtype, "Z")
             latents = check_array(
@@ -751,7 +752,7 @@ class ConvVAE(
         earlier = self._fitted() if is_continued else None
         seed = earlier.seed if earlier else _draw_seed(self.random_state)
         with naming("X"):
-            X = with_shape(X)
+            X = as_array(X)
 
         data = self._read_training_data(X, X_val, seed, earlier)
         architecture = self._fix_architecture(data.layout, earlier)
@@ -814,21 +815,21 @@ class ConvVAE(
         recorder = self if earlier else ConvVAE()
         layout = self._fit_layout(X.shape, earlier)
         images = read_images(recorder, X, layout, reset=earlier is None)
-        value_range = self._fit_value_range(images, earlier)
-        _warn_of_clipping(images, self.likelihood, value_range)
-        suitable = suitable_range(images, value_range)
-        if earlier:
-            warn_of_other_units(images, value_range, "X")
-        elif suitable:
+        sample = sample_images(images)
+        value_range = self._fit_value_range(images, sample, earlier)
+        suitable = suitable_range(sample, value_range)
+        if suitable and earlier is None:
             warn_of_wide_range(images, value_range, suitable)
+        if earlier is None or not warn_of_other_units(images, value_range, "X"):
+            _warn_of_clipping(images, self.likelihood, value_range)
         rows: np.ndarray | range = range(len(images))
         validation_images: np.ndarray | StoredImages | Selection | None = None
         if X_val is not None:
             validation_images = read_images(
                 recorder, X_val, layout, reset=False, name="X_val"
             )
-            _warn_of_clipping(validation_images, self.likelihood, value_range)
-            warn_of_other_units(validation_images, value_range, "X_val")
+            if not warn_of_other_units(validation_images, value_range, "X_val"):
+                _warn_of_clipping(validation_images, self.likelihood, value_range)
         elif self.early_stopping:
             from skvae.training.early_stopping import split_rows
 
@@ -893,14 +894,17 @@ class ConvVAE(
         return earlier.layout
 
     def _fit_value_range(
-        self, images: np.ndarray | StoredImages, earlier: _Fitted | None
+        self,
+        images: np.ndarray | StoredImages,
+        sample: np.ndarray,
+        earlier: _Fitted | None,
     ) -> tuple[float, float]:
         """Value range of the parameter, of the data, or of the earlier fit."""
         value_range = None
         if not isinstance(self.value_range, str):
             value_range = parse_value_range(self.value_range)
         if earlier is None:
-            return value_range or auto_value_range(images)
+            return value_range or auto_value_range(images, sample)
         if value_range not in (None, earlier.value_range):
             raise ValueError(_changed("value_range", value_range, earlier.value_range))
         return earlier.value_range
@@ -956,8 +960,9 @@ class ConvVAE(
     def _read_images(self, X: Images, fitted: _Fitted) -> np.ndarray | StoredImages:
         """Validate images (n, H, W, C) in the caller's units."""
         images = read_images(self, X, fitted.layout, reset=False)
-        _warn_of_clipping(images, fitted.architecture.likelihood, fitted.value_range)
-        warn_of_other_units(images, fitted.value_range, "X")
+        if not warn_of_other_units(images, fitted.value_range, "X"):
+            likelihood = fitted.architecture.likelihood
+            _warn_of_clipping(images, likelihood, fitted.value_range)
         return images
 
 

@@ -346,6 +346,7 @@ def test_one_variable_for_all_weights_steps_like_kerass_optimizer_on_each(images
         )
 
 
+@pytest.mark.filterwarnings("ignore:X has values from")
 def test_the_gradients_norm_is_clipped_at_10_nats_a_pixel(images):
     """A step of gradient descent on images far outside the value range."""
     parameters = {**TINY, "epochs": 1, "batch_size": 70, "likelihood": "mse"}

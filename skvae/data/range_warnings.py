@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from skvae.data.storage import StoredImages, chunk_length, sample_images
+from skvae.data.storage import StoredImages, chunk_length
 from skvae.exceptions import warn_user
 
 # A range is too wide if the bulk of the values, without those at either end, fills a
@@ -34,7 +34,7 @@ _MIN_FILLED_BY_MANY = 0.02
 
 
 def suitable_range(
-    images: np.ndarray | StoredImages, value_range: tuple[float, float]
+    sample: np.ndarray, value_range: tuple[float, float]
 ) -> tuple[float, float] | None:
     """Value range of the bulk of the values, or None if they fill the given one.
 
@@ -44,7 +44,6 @@ def suitable_range(
     """
     low, high = value_range
     width = high - low
-    sample = sample_images(images)
     values = np.sort(sample, axis=None)
     n_tail = int(_TAIL * len(values))
     first, last = float(values[n_tail]), float(values[len(values) - 1 - n_tail])
@@ -85,20 +84,23 @@ def warn_of_wide_range(
 
 def warn_of_other_units(
     images: np.ndarray | StoredImages, value_range: tuple[float, float], name: str
-) -> None:
-    """Warn if images seem to be in other units than those that the model was fitted to.
+) -> bool:
+    """Warn if images seem to be in other units than the training data.
 
-    Only the first chunk of out-of-core images is looked at.
+    Only the first chunk of out-of-core images is looked at. Returns whether there was
+    a warning.
     """
     part = images
     if isinstance(part, StoredImages):
         part = part[: chunk_length(part)]
     if part.size == 0:
-        return
+        return False
     low, high = value_range
     width = high - low
     smallest, largest = float(part.min()), float(part.max())
-    if low - width / 2 <= smallest and largest <= high + width / 2:
+    if not math.isfinite(largest - smallest):
+        return False  # an error later
+    if low - width <= smallest and largest <= high + width:
         is_fraction = (
             part.dtype.kind == "f"
             and width >= _WIDTH_UNSCALED
@@ -109,18 +111,19 @@ def warn_of_other_units(
             and largest - smallest < _MIN_FILLED_BY_MANY * width
         )
         if smallest == largest or not (is_fraction or is_narrow):
-            return
+            return False
         if not is_narrow and not (part % 1 != 0).any():
-            return  # zeros and ones
+            return False  # zeros and ones
     else:
-        is_far = (part < low - width / 2) | (part > high + width / 2)
+        is_far = (part < low - width) | (part > high + width)
         if np.count_nonzero(is_far) <= _MAX_OUTSIDE * part.size:
-            return
+            return False
     warn_user(
         f"{name} has values from {smallest:g} to {largest:g}, but the model was fitted "
         f"with the value range {_shown(value_range)}. Was {name} scaled differently "
         f"(by 255, for instance)? Give it in the units of the training data."
     )
+    return True
 
 
 def _limits_within(values: np.ndarray, low: float, high: float) -> tuple[float, float]:

@@ -53,9 +53,13 @@ def image_bytes(images: np.ndarray | StoredImages) -> int:
 def sample_images(images: np.ndarray | StoredImages) -> np.ndarray:
     """Runs of neighbouring images from all over the data."""
     n_run = max(1, _SAMPLE_BYTES // _N_RUNS // image_bytes(images))
-    if len(images) <= _N_RUNS * n_run:
-        return images[:]
-    starts = np.linspace(0, len(images) - n_run, _N_RUNS).astype(int)
+    if isinstance(images, StoredImages):
+        n_run = min(n_run, chunk_length(images))
+    last = len(images) - n_run
+    if last < _N_RUNS * n_run:
+        starts = np.arange(0, len(images), n_run)
+    else:
+        starts = np.linspace(0, last, _N_RUNS).astype(int)
     return np.concatenate([images[start : start + n_run] for start in starts])
 
 
@@ -158,7 +162,13 @@ class StoredImages:
                 n_rows = len(run)
                 if places is not None and n_rows == stop - start:
                     run = run[places]
-                rows = np.asarray(run)
+                # The conversion of a dask array would drop its mask.
+                computed = run.compute() if hasattr(run, "compute") else run
+                rows = np.asanyarray(computed)
+            if np.ma.is_masked(rows):
+                msg = "X has masked values. Replace them before they are read."
+                raise ValueError(msg)  # noqa: TRY301
+            rows = np.asarray(rows)
             if n_rows != stop - start or rows.dtype != self.dtype:
                 msg = (
                     f"Expected {stop - start} rows of dtype {self.dtype}, got {n_rows} "

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, validate_data
 
+from skvae.data.arrays import as_array
 from skvae.data.layout import ImageLayout
 from skvae.data.storage import StoredImages, is_stored
 from skvae.exceptions import naming
-
-
-def with_shape(X: Any, name: str = "X") -> Any:
-    """Return X if it has a shape, else convert nested lists to an array.
-
-    Parameters
-    ----------
-    X : array-like
-    name : str, default="X"
-        Name of the argument in error messages.
-
-    Raises
-    ------
-    ValueError
-        If lists are ragged, the shape is unknown, or values are masked.
-    """
-    if hasattr(X, "shape"):
-        if not isinstance(X.shape, tuple) or not all(
-            isinstance(length, Integral) for length in X.shape
-        ):
-            msg = (
-                f"{name} has shape {X.shape!r}, expected a tuple of ints. For a dask "
-                f"array of unknown length, call compute_chunk_sizes()."
-            )
-            raise ValueError(msg)
-        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-            msg = f"{name} has masked values. Fill them first: {name}.filled(value)."
-            raise ValueError(msg)
-        return X
-    try:
-        return np.asarray(X)
-    except ValueError as error:
-        msg = f"{name} is ragged: its rows must have equal shapes."
-        raise ValueError(msg) from error
 
 
 def read_images(
@@ -81,7 +47,7 @@ def read_images(
         In the dtype of X.
     """
     with naming(name):
-        X = with_shape(X, name)
+        X = as_array(X, name)
         if is_stored(X):
             return _open_images(estimator, X, layout, reset=reset, name=name)
         rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))

@@ -8,7 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from skvae.data.storage import StoredImages, chunk_length, sample_images
+from skvae.data.storage import StoredImages, chunk_length
 
 # "auto" takes the range of the dtype if the data fill at least this part of it.
 _MIN_FILLED = 0.25
@@ -24,16 +24,23 @@ def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
     return low, high
 
 
-def auto_value_range(images: np.ndarray | StoredImages) -> tuple[float, float]:
+def auto_value_range(
+    images: np.ndarray | StoredImages, sample: np.ndarray
+) -> tuple[float, float]:
     """Value range (low, high) for ``value_range="auto"``.
 
     0 to 255 for uint8, and 0 to 1 for bool and for floats within this interval, unless
     the data fill less than a quarter of it; otherwise the minimum and maximum of the
     data. If they are equal, high is one unit above low.
+
+    Parameters
+    ----------
+    images : array-like of shape (n, H, W, C)
+    sample : ndarray of shape (n_sample, H, W, C)
+        Some of them. If they fill the range of uint8, no others are read.
     """
     if images.dtype == np.uint8:
-        # Out-of-core images are read once more only if a sample of them is narrow.
-        low, high = value_limits(sample_images(images))
+        low, high = value_limits(sample)
         if low == high or high - low >= _MIN_FILLED * 255.0:
             return 0.0, 255.0
     low, high = value_limits(images)

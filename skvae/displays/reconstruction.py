@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 from sklearn.utils.random import sample_without_replacement
 
+from skvae.data.arrays import as_array
 from skvae.data.storage import is_stored
-from skvae.data.validation import with_shape
 from skvae.displays.common import check_estimator
 from skvae.displays.image_grid import (
     arrange_in_rows,
@@ -194,7 +194,7 @@ class ReconstructionDisplay:
         if select not in ("random", "worst"):
             msg = f"select must be 'random' or 'worst', got {select!r}."
             raise ValueError(msg)
-        array = with_shape(X)
+        array = as_array(X)
         check_consistent_length(array)  # a scalar has no length
         n_samples = min(n_samples, array.shape[0])
         if select == "random":

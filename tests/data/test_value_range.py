@@ -65,7 +65,7 @@ def test_auto_is_the_range_of_the_dtype_unless_the_values_fill_little_of_it(
     images, value_range
 ):
     images = images.astype(np.uint8) if images.dtype == np.int64 else images
-    assert auto_value_range(images) == pytest.approx(value_range)
+    assert auto_value_range(images, images) == pytest.approx(value_range)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_auto_is_the_range_of_the_dtype_unless_the_values_fill_little_of_it(
     ],
 )
 def test_ordinary_and_sparse_images_fill_their_range(images):
-    assert suitable_range(images, auto_value_range(images)) is None
+    assert suitable_range(images, auto_value_range(images, images)) is None
 
 
 @pytest.mark.parametrize(
