@@ -23,6 +23,9 @@ _LAYOUT_NAMES = {
 # Rows of 3 k^2 columns may be colour images of k x k pixels. Smallest k that warns.
 _MIN_COLOUR_SIDE = 8
 
+# Rows of k^2 + 1 columns, k at least this, may be square images and a label.
+_MIN_SIDE_WITH_LABEL = 5
+
 
 @dataclass(frozen=True)
 class ImageLayout:
@@ -59,11 +62,15 @@ class ImageLayout:
         ValueError
             If the array is in another layout.
         """
-        if len(shape) != 2 and tuple(shape[1:]) != self.caller_shape:
+        shape = tuple(shape)
+        if shape in caller_shapes(self.image_shape) and shape[1:] != (self.n_pixels,):
+            msg = f"X is one image, of shape {shape}. Pass X[None]."
+            raise ValueError(msg)
+        if len(shape) != 2 and shape[1:] != self.caller_shape:
             own = ", ".join(map(str, self.caller_shape))
             or_own = f" or array of shape (n, {own})" if self.caller_shape[1:] else ""
             msg = (
-                f"X has shape {tuple(shape)}, but the estimator was fitted on "
+                f"X has shape {shape}, but the estimator was fitted on "
                 f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]}. "
                 f"Expected 2D array of shape (n, {self.n_pixels}){or_own}. "
                 f"Reshape your data if it has these pixels: X.reshape(-1, {own})."
@@ -130,7 +137,10 @@ def infer_layout(
         raise ValueError(msg)
     caller_shape = tuple(map(int, shape[1:]))  # may be numpy integers
     if image_shape is None:
+        _warn_of_one_image(shape)
         return ImageLayout(_guess_image_shape(caller_shape), caller_shape)
+    if len(shape) == 2:
+        _warn_of_planes(image_shape)
     n_pixels = math.prod(image_shape)
     if caller_shape != (n_pixels,) and (*caller_shape, 1)[:3] != image_shape:
         msg = (
@@ -174,23 +184,74 @@ def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Guess the shape (H, W, C) of one image of X; warn if it is ambiguous."""
     if len(caller_shape) > 1:
         height, width, channels = (*caller_shape, 1)[:3]
-        if len(caller_shape) == 3 and height in (1, 3, 4) and channels > 4:
-            warn_user(
-                f"X is read as images of {height} x {width} pixels with {channels} "
-                f"channels. If its channels come first, pass X.transpose(0, 2, 3, 1); "
-                f"if they come last, set input_shape={caller_shape} to confirm it.",
-            )
+        if len(caller_shape) == 3:
+            _warn_of_channels(height, width, channels)
         return height, width, channels
     (n_columns,) = caller_shape
     side = math.isqrt(n_columns)
     if side**2 == n_columns:
         return side, side, 1
+    as_strips = (
+        f"X has {n_columns} columns and is read as strips of 1 x {n_columns} pixels."
+    )
+    to_confirm = f"for strips, set input_shape=(1, {n_columns}) to confirm it."
+    if side >= _MIN_SIDE_WITH_LABEL and n_columns == side**2 + 1:
+        warn_user(
+            f"{as_strips} If one of them is a label and the others are images of "
+            f"{side} x {side} pixels, remove it; {to_confirm}"
+        )
     side = math.isqrt(n_columns // 3)
     if 3 * side**2 == n_columns and side >= _MIN_COLOUR_SIDE:
         warn_user(
-            f"X has {n_columns} columns and is read as strips of 1 x {n_columns} "
-            f"pixels. For colour images of {side} x {side} pixels, set "
-            f"input_shape=({side}, {side}, 3); for strips, set "
-            f"input_shape=(1, {n_columns}) to confirm it.",
+            f"{as_strips} For colour images of {side} x {side} pixels, set "
+            f"input_shape=({side}, {side}, 3), or pass "
+            f"{_from_planes(3, side, side)} if each row has one colour plane after "
+            f"the other; {to_confirm}"
         )
     return 1, n_columns, 1
+
+
+def _warn_of_one_image(shape: tuple[int, ...]) -> None:
+    """Warn if X may be one colour image in place of many grey ones."""
+    is_colour = len(shape) == 3 and shape[2] in (3, 4)
+    if is_colour and min(shape[:2]) >= _MIN_COLOUR_SIDE:
+        warn_user(
+            f"X of shape {tuple(shape)} is read as {shape[0]} grey images of "
+            f"{shape[1]} x {shape[2]} pixels. For one colour image, pass X[None]; for "
+            f"grey images, set input_shape={tuple(shape[1:])} to confirm it."
+        )
+
+
+def _warn_of_channels(height: int, width: int, channels: int) -> None:
+    """Warn if the last axis of X may not be that of its channels."""
+    as_images = (
+        f"X is read as images of {height} x {width} pixels with {channels} channels."
+    )
+    shape = (height, width, channels)
+    if height in (1, 3, 4) and channels > 4:
+        warn_user(
+            f"{as_images} If its channels come first, pass X.transpose(0, 2, 3, 1); "
+            f"if they come last, set input_shape={shape} to confirm it."
+        )
+    elif channels > 4 and channels >= min(height, width):
+        warn_user(
+            f"{as_images} If they are volumes, ConvVAE does not convolve along their "
+            f"last axis: pass their slices as images. If they are channels, set "
+            f"input_shape={shape} to confirm it."
+        )
+
+
+def _warn_of_planes(image_shape: tuple[int, int, int]) -> None:
+    """Warn if `input_shape`, for rows of pixels, may have its channels first."""
+    height, width, channels = image_shape
+    if height in (1, 3, 4) and channels > 4:
+        warn_user(
+            f"Rows of X are read as images of {height} x {width} pixels with "
+            f"{channels} channels. If each row has one colour plane after the other, "
+            f"pass {_from_planes(height, width, channels)} without input_shape. To "
+            f"confirm input_shape, pass X.reshape(-1, {height}, {width}, {channels})."
+        )
+
+
+def _from_planes(channels: int, height: int, width: int) -> str:
+    return f"X.reshape(-1, {channels}, {height}, {width}).transpose(0, 2, 3, 1)"

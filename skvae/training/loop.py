@@ -20,7 +20,7 @@ from skvae.network.initializers import initial_weights
 from skvae.serving.densities import log_span
 from skvae.streams import Stream, stream
 from skvae.training.callbacks import FitTasks
-from skvae.training.divergence import check_loss
+from skvae.training.divergence import check_images, check_loss
 from skvae.training.early_stopping import EarlyStopping
 from skvae.training.interruption import Interruption
 from skvae.training.plan import History, Outcome, Plan, TrainingState
@@ -227,6 +227,8 @@ class Training:
             n_images=n_images,
             sums=self._sums,
         )
+        if not np.isfinite(sums).all():
+            check_images(images)  # validation may have been skipped
         check_loss(float(sums.sum()), epoch)
         self._sums = sums
         self._n_images += n_images

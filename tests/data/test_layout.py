@@ -171,3 +171,51 @@ def test_bernoulli_clips_with_one_warning(images):
     with pytest.warns(UserWarning, match="clipped"):
         z = vae.transform(images)
     np.testing.assert_array_equal(z, vae.transform(np.minimum(images, 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "input_shape", "message"),
+    [
+        ((20, 65), None, r"a label.*8 x 8 pixels, remove it; .*\(1, 65\)"),
+        ((20, 785), None, "28 x 28 pixels, remove it"),
+        ((64, 48, 3), None, r"64 grey images of 48 x 3.*X\[None\].*\(48, 3\)"),
+        ((20, 30, 4), None, r"X\[None\]"),
+        ((10, 16, 16, 16), None, "volumes.*slices"),
+        ((10, 8, 9, 30), None, "volumes.*slices"),
+        ((10, 3, 20, 16), None, r"X\.transpose\(0, 2, 3, 1\)"),
+        ((5, 3072), (3, 32, 32), r"X\.reshape\(-1, 3, 32, 32\)\.transpose"),
+        ((5, 4 * 9 * 7), (4, 9, 7), r"X\.reshape\(-1, 4, 9, 7\)\.transpose"),
+        ((5, 3072), None, r"\(32, 32, 3\), or pass X\.reshape\(-1, 3, 32, 32\)"),
+        ((5, 192), None, r"\(8, 8, 3\), or pass X\.reshape\(-1, 3, 8, 8\)"),
+    ],
+)
+def test_a_layout_that_is_likely_another_warns(shape, input_shape, message):
+    with pytest.warns(UserWarning, match=message):
+        infer_layout(shape, input_shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "input_shape"),
+    [
+        ((20, 10), None),
+        ((20, 65), (1, 65, 1)),
+        ((64, 48, 3), (48, 3, 1)),
+        ((20, 8, 8), None),
+        ((20, 64, 48, 3), None),
+        ((20, 64, 64, 10), None),  # some channels of a sensor
+        ((10, 16, 16, 16), (16, 16, 16)),
+        ((5, 3, 32, 32), (3, 32, 32)),
+        ((5, 3072), (32, 32, 3)),
+    ],
+)
+def test_usual_and_confirmed_layouts_do_not_warn(shape, input_shape):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        infer_layout(shape, input_shape)
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (8, 6, 1), (48,)])
+def test_one_image_after_fit_is_named(shape):
+    vae = ConvVAE(**{**TINY, "epochs": 1}).fit(RNG.random((20, 8, 6)))
+    with pytest.raises(ValueError, match=r"Pass X\[None\]|1D array"):
+        vae.transform(np.zeros(shape))
