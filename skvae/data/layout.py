@@ -64,7 +64,7 @@ class ImageLayout:
         """
         shape = tuple(shape)
         if shape in caller_shapes(self.image_shape) and shape[1:] != (self.n_pixels,):
-            msg = f"X is one image, of shape {shape}. Pass X[None]."
+            msg = f"X is one image, of shape {shape}. Reshape your data: X[None]."
             raise ValueError(msg)
         if len(shape) != 2 and shape[1:] != self.caller_shape:
             own = ", ".join(map(str, self.caller_shape))

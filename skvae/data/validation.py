@@ -50,6 +50,7 @@ def read_images(
         X = as_array(X, name)
         if is_stored(X):
             return _open_images(estimator, X, layout, reset=reset, name=name)
+        layout.check_shape(tuple(X.shape))
         rows = X if len(X.shape) == 2 else layout.to_rows(np.asarray(X))
         rows = validate_data(estimator, rows, reset=reset)
         check_numeric(rows.dtype, name)
