@@ -12,10 +12,31 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import check_array
 
 from skvae.exceptions import naming
 from skvae.streams import Stream, stream
+
+# A sampler that needs a number of samples is checked against so many at most.
+_MAX_CHECKED = 200
+
+
+def check_sampler(sampler: Any, n_samples: int, latent_dim: int, seed: int) -> None:
+    """Check before training that a sampler can be fitted to few samples.
+
+    Parameters
+    ----------
+    sampler : density estimator with `fit` and `sample`
+        A clone of it is fitted, to draws from the prior.
+    n_samples : int
+        Number of training images; there is no check if they are many.
+    latent_dim : int
+    seed : int
+    """
+    if n_samples <= _MAX_CHECKED:
+        zeros = np.zeros((n_samples, latent_dim), np.float32)
+        fit_sampler(clone(sampler), zeros, zeros, seed)
 
 
 def fit_sampler(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from skvae.serving.sampler import check_sampler
 from skvae.training.callbacks import FitTasks
 from skvae.training.interruption import Interruption
 from skvae.training.loop import Training, new_state
@@ -53,6 +54,9 @@ def fit(
         If TensorFlow cannot run in this process, or if the strategy in scope is not
         supported.
     """
+    if plan.sampler is not None:
+        n_images, latent_dim = len(plan.data.rows), plan.architecture.latent_dim
+        check_sampler(plan.sampler, n_images, latent_dim, plan.seed)
     limit_worker()
     check_process()
     strategy = current_strategy()

@@ -163,3 +163,16 @@ def test_a_sampler_that_draws_something_else_is_an_error(images):
     vae.sampler_.X_ = np.full((70, 2), np.nan)
     with pytest.raises(ValueError, match="samples of sampler_ contains NaN"):
         vae.sample(5)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "n_images"),
+    [(GaussianMixture(10), 8), (GaussianMixture(30), 29), (GaussianMixture(3), 2)],
+)
+def test_too_few_images_for_a_sampler_are_an_error_before_training(
+    images, sampler, n_images, capsys
+):
+    vae = ConvVAE(**TINY, sampler=sampler, verbose=2)
+    with pytest.raises(ValueError, match=f"{n_images} sample"):
+        vae.fit(images[:n_images])
+    assert "epoch" not in capsys.readouterr().out
