@@ -1,4 +1,4 @@
-"""What several tests share."""
+"""Parameters, classes and functions shared by tests."""
 
 from contextlib import contextmanager
 
@@ -93,7 +93,7 @@ def assert_same_fit(first, second):
 
 
 def assert_unchanged(vae, before):
-    """What it was before: parameters and all that was fitted."""
+    """Assert that parameters and fitted attributes are the same as before."""
     assert vars(vae).keys() == vars(before).keys()
     assert repr(vae.get_params()) == repr(before.get_params())
     if hasattr(vae, "weights_"):

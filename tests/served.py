@@ -1,4 +1,4 @@
-"""What CI runs where TensorFlow is not installed: `python served.py vae.joblib`."""
+"""Script for CI without TensorFlow: `python served.py vae.joblib`."""
 
 import importlib.util
 import sys

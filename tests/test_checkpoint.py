@@ -32,7 +32,7 @@ class Cut(Hooks):
 
 
 def cut_fit(vae, images, path, n_epochs, every=1):
-    """What the file has after a fit was cut short."""
+    """Estimator in the file after an interrupted fit."""
     vae.set_callbacks(Checkpoint(path, every=every), Cut(n_epochs))
     with pytest.raises(MemoryError):
         vae.fit(images)

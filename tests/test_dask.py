@@ -107,7 +107,7 @@ def address():
 
 @pytest.fixture(scope="module")
 def results(address):
-    """What the code of README.md and a bit more gave, on the cluster and alone."""
+    """Results of the code of README.md and some more, on the cluster and alone."""
     section = README.read_text().partition("\n## On a cluster\n")[2].partition("\n## ")
     search, transform = re.findall(r"^```python\n(.*?)^```$", section[0], re.M | re.S)
     replacements = {

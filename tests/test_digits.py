@@ -1,4 +1,4 @@
-"""What it is all for: digits, fitted as README.md says, against PCA."""
+"""Comparison with PCA on digits, with the network of README.md."""
 
 import numpy as np
 import pytest

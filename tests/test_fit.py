@@ -141,7 +141,7 @@ def test_the_short_last_batch_takes_a_step(images):
 
 
 def test_graph_calls_do_not_change_the_bits(images, monkeypatch):
-    """How many there are is a matter of time."""
+    """The number of graph calls depends on the speed of the machine."""
     monkeypatch.setattr(Training, "_whole_batches", lambda *_: 9)
     whole = ConvVAE(**TINY).fit(images)
     monkeypatch.setattr(Training, "_whole_batches", lambda *_: 2)

@@ -104,7 +104,7 @@ print("tensorflow" in sys.modules, "keras" in sys.modules, "matplotlib" in sys.m
 
 
 def test_import_takes_little_more_than_scikit_learns_base(run_python):
-    """What it adds, module by module, is skvae's own and a few of scikit-learn's.
+    """The added modules are those of skvae and a few of scikit-learn.
 
     scikit-learn's pipelines import its callbacks, and these rich, if it is there.
     """

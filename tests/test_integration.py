@@ -67,7 +67,7 @@ def test_names_of_features_pass_through_a_pipeline(rows, labels):
 
 
 def test_validation_images_are_routed_and_scaled_in_a_pipeline(rows):
-    """What early stopping watches goes through the steps before it."""
+    """The steps before ConvVAE transform the validation set."""
     vae = ConvVAE(**TINY, early_stopping=True)
     scaler = MinMaxScaler().fit(16 * rows[:70])
     expected = clone(vae).fit(

@@ -86,7 +86,7 @@ def images(draw, shapes):
 
 
 def outcome(estimator, function, names):
-    """What a function gives, or None where it refuses as it should.
+    """Result of a function, or None if it raises an error that is expected.
 
     No other error, no warning but skvae's own, and no change that was not asked for.
     """

@@ -142,7 +142,7 @@ def _is_series(X: Any) -> bool:
 
 
 def _is_table(X: Any) -> bool:
-    return hasattr(X, "iloc") or hasattr(X, "__dataframe__")
+    return any(hasattr(X, name) for name in ("iloc", "columns", "__dataframe__"))
 
 
 def _is_sparse(X: Any, name: str) -> bool:

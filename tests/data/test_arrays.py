@@ -1,4 +1,4 @@
-"""What X and Z may be: arrays, tensors, sequences of images, and what is refused."""
+"""Types accepted as X and Z (arrays, tensors, sequences of images) and refused."""
 
 from pathlib import Path
 

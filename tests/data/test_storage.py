@@ -203,7 +203,7 @@ class Out:
 
 @pytest.fixture
 def n_computed(monkeypatch):
-    """How many batches of 2 images have been computed."""
+    """Function that counts the computed batches of 2 images."""
     from skvae.serving.sessions import FittedNetwork
 
     check = FittedNetwork.check_finite
@@ -310,7 +310,7 @@ def test_a_memory_map_outlives_the_name_of_its_file(bytes_, tmp_path):
 
 
 class Faulty(Slices):
-    """What a fault makes of rows 20 and on."""
+    """Array with a fault in rows 20 and later."""
 
     def __init__(self, array, fault):
         super().__init__(array)

@@ -309,6 +309,7 @@ def test_score_is_the_mean_of_score_samples(fitted, images):
     assert fitted.score(images) == np.mean(fitted.score_samples(images))
 
 
+@pytest.mark.filterwarnings("ignore:X has values from")
 def test_outliers_score_low_and_finite(fitted, images):
     outlier = np.full((1, 8, 8), 1e6)
     score = fitted.score_samples(outlier)[0]
@@ -316,6 +317,7 @@ def test_outliers_score_low_and_finite(fitted, images):
     assert score < fitted.score_samples(images).min()
 
 
+@pytest.mark.filterwarnings("ignore:X has values from")
 def test_values_that_overflow_the_network_are_an_error(images):
     vae = ConvVAE(**{**TINY, "filters": 16}).fit(images)
     with pytest.raises(ValueError, match="value_range_"):

@@ -115,7 +115,7 @@ def test_what_is_fitted_so_far_is_what_fewer_epochs_give(images, early_stopping)
 
 
 def clone_fitted(fitted, X):
-    """What a callback sees is used there and then, for the fit goes on."""
+    """Copy and results of the estimator at the time of the callback."""
     copy = clone(fitted).set_callbacks()
     copy.__dict__.update({k: v for k, v in vars(fitted).items() if k.endswith("_")})
     return copy, fitted.transform(X), fitted.score(X)

@@ -50,11 +50,13 @@ def test_the_warning_counts_what_is_alive():
     parameters = ConvVAE().get_params()
     for n_alive, is_collapsed in [(0, True), (1, True), (2, True), (3, False)]:
         latent_kl = np.where(np.arange(8) < n_alive, 0.5, 0.01)
-        message = collapse_message(latent_kl, parameters, n_steps=10**4)
+        message = collapse_message(
+            latent_kl, parameters, n_steps=10**4, suitable_range=None
+        )
         assert (message is not None) == is_collapsed
         if message:
             assert f"{n_alive} of 8 latent dimensions are active" in message
-    assert collapse_message(np.array([0.2]), parameters, 10**4) is None
+    assert collapse_message(np.array([0.2]), parameters, 10**4, None) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,9 @@ def test_the_warning_counts_what_is_alive():
 )
 def test_the_remedies_fit_the_parameters(parameters, named, not_named):
     vae = ConvVAE(**parameters)
-    message = collapse_message(np.zeros(4), vae.get_params(), n_steps=10**4)
+    message = collapse_message(
+        np.zeros(4), vae.get_params(), n_steps=10**4, suitable_range=None
+    )
     assert [name for name in named if name not in message] == []
     assert [name for name in not_named if name in message] == []
 
@@ -87,7 +91,9 @@ def test_the_remedies_fit_the_parameters(parameters, named, not_named):
 def test_few_steps_are_named_with_what_makes_them_more():
     for early_stopping in (False, True):
         vae = ConvVAE(early_stopping=early_stopping)
-        message = collapse_message(np.zeros(4), vae.get_params(), n_steps=150)
+        message = collapse_message(
+            np.zeros(4), vae.get_params(), n_steps=150, suitable_range=None
+        )
         assert "a smaller batch_size, as there were only 150" in message
         assert ("more epochs" in message) == (not early_stopping)
         assert "kl_warmup_epochs" not in message

@@ -182,7 +182,7 @@ def assert_close(results, expected):
 
 @pytest.fixture(scope="module")
 def alone():
-    """What one process gives."""
+    """Results of one process."""
     completed = subprocess.run(
         [sys.executable, "-c", FIT + "print(json.dumps(fits()))"],
         capture_output=True,

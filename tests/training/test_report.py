@@ -1,4 +1,4 @@
-"""What `verbose` prints."""
+"""Output of `verbose`."""
 
 import re
 
@@ -145,7 +145,7 @@ def test_time_left_is_that_of_the_rate_after_the_first_call(capsys, clock):
 
 
 def test_an_error_ends_the_bar(images, capsys, on_terminal, monkeypatch):
-    """What is printed then starts on a line of its own."""
+    """Later output starts on a new line."""
     on_terminal()
     monkeypatch.setattr(training, "_CALL_PIXELS", 16 * 64)
     vae = ConvVAE(**TINY, verbose=1, learning_rate=1e30, optimizer="sgd")
