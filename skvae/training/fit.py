@@ -90,7 +90,8 @@ def _fit(
                 replicas.check_same(_digest(plan, start))
             training = Training(plan, start, trainer, tasks, report, interruption)
             outcome = training.run()
-            interruption.is_requested = replicas.any(interruption.is_requested)
+            if replicas.any(interruption.is_requested):
+                interruption.is_requested = True
         fitted = fitted_attributes(
             plan, outcome, trainer, interruption, is_brief=interruption.is_requested
         )
