@@ -34,12 +34,13 @@ from skvae.data.arrays import as_array
 from skvae.data.layout import ImageLayout, infer_layout, parse_input_shape
 from skvae.data.range_warnings import (
     suitable_range,
-    warn_of_other_units,
+    warn_of_clipping,
+    warn_of_values,
     warn_of_wide_range,
 )
 from skvae.data.storage import Selection, StoredArray, StoredImages, sample_images
 from skvae.data.validation import check_numeric, check_out, read_images
-from skvae.data.value_range import auto_value_range, parse_value_range, value_limits
+from skvae.data.value_range import auto_value_range, parse_value_range
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.persistence import state as saved
 from skvae.serving.sampler import draw_latents
@@ -818,18 +819,19 @@ class ConvVAE(
         sample = sample_images(images)
         value_range = self._fit_value_range(images, sample, earlier)
         suitable = suitable_range(sample, value_range)
-        if suitable and earlier is None:
-            warn_of_wide_range(images, value_range, suitable)
-        if earlier is None or not warn_of_other_units(images, value_range, "X"):
-            _warn_of_clipping(images, self.likelihood, value_range)
+        if earlier:
+            warn_of_values(images, value_range, self.likelihood, "X")
+        else:
+            if suitable:
+                warn_of_wide_range(images, value_range, suitable)
+            warn_of_clipping(images, value_range, self.likelihood)
         rows: np.ndarray | range = range(len(images))
         validation_images: np.ndarray | StoredImages | Selection | None = None
         if X_val is not None:
             validation_images = read_images(
                 recorder, X_val, layout, reset=False, name="X_val"
             )
-            if not warn_of_other_units(validation_images, value_range, "X_val"):
-                _warn_of_clipping(validation_images, self.likelihood, value_range)
+            warn_of_values(validation_images, value_range, self.likelihood, "X_val")
         elif self.early_stopping:
             from skvae.training.early_stopping import split_rows
 
@@ -960,30 +962,13 @@ class ConvVAE(
     def _read_images(self, X: Images, fitted: _Fitted) -> np.ndarray | StoredImages:
         """Validate images (n, H, W, C) in the caller's units."""
         images = read_images(self, X, fitted.layout, reset=False)
-        if not warn_of_other_units(images, fitted.value_range, "X"):
-            likelihood = fitted.architecture.likelihood
-            _warn_of_clipping(images, likelihood, fitted.value_range)
+        likelihood = fitted.architecture.likelihood
+        warn_of_values(images, fitted.value_range, likelihood, "X")
         return images
 
 
 def _checked_count(name: str, value: Any) -> int:
     return int(check_scalar(value, name, Integral, min_val=1, max_val=_MAX_COUNT))
-
-
-def _warn_of_clipping(
-    images: np.ndarray | StoredImages,
-    likelihood: str,
-    value_range: tuple[float, float],
-) -> None:
-    if likelihood != "bernoulli":
-        return
-    (low, high), (smallest, largest) = value_range, value_limits(images)
-    if smallest < low or largest > high:
-        warn_user(
-            f"likelihood='bernoulli' is for values within the value range "
-            f"{value_range}: values of X outside of it are clipped. Set value_range, "
-            f"or use likelihood='gaussian'."
-        )
 
 
 def _changed(name: str, value: object, earlier: object) -> str:

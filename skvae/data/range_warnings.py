@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
-from skvae.data.storage import StoredImages, chunk_length
+from skvae.data.storage import StoredImages, chunk_length, chunks
+from skvae.data.value_range import value_limits
 from skvae.exceptions import warn_user
 
 # A range is too wide if the bulk of the values, without those at either end, fills a
@@ -71,7 +71,7 @@ def warn_of_wide_range(
     """Warn that the bulk of the values fills a small part of the value range."""
     low, high = suitable
     n_outside = sum(
-        int(np.count_nonzero((part < low) | (part > high))) for part in _parts(images)
+        int(np.count_nonzero((part < low) | (part > high))) for part in chunks(images)
     )
     n_values = math.prod(images.shape)
     warn_user(
@@ -82,7 +82,35 @@ def warn_of_wide_range(
     )
 
 
-def warn_of_other_units(
+def warn_of_values(
+    images: np.ndarray | StoredImages,
+    value_range: tuple[float, float],
+    likelihood: str,
+    name: str,
+) -> None:
+    """Warn if images seem to be in other units, or else if values are clipped."""
+    if not _warn_of_other_units(images, value_range, name):
+        warn_of_clipping(images, value_range, likelihood)
+
+
+def warn_of_clipping(
+    images: np.ndarray | StoredImages,
+    value_range: tuple[float, float],
+    likelihood: str,
+) -> None:
+    """Warn if the likelihood clips values outside of the value range."""
+    if likelihood != "bernoulli":
+        return
+    (low, high), (smallest, largest) = value_range, value_limits(images)
+    if smallest < low or largest > high:
+        warn_user(
+            f"likelihood='bernoulli' is for values within the value range "
+            f"{value_range}: values of X outside of it are clipped. Set value_range, "
+            f"or use likelihood='gaussian'."
+        )
+
+
+def _warn_of_other_units(
     images: np.ndarray | StoredImages, value_range: tuple[float, float], name: str
 ) -> bool:
     """Warn if images seem to be in other units than the training data.
@@ -130,12 +158,6 @@ def _limits_within(values: np.ndarray, low: float, high: float) -> tuple[float, 
     """Smallest and largest of sorted values within an interval."""
     within = values[(values >= low) & (values <= high)]
     return float(within[0]), float(within[-1])
-
-
-def _parts(images: np.ndarray | StoredImages) -> Iterator[np.ndarray]:
-    length = chunk_length(images)
-    for start in range(0, len(images), length):
-        yield images[start : start + length]
 
 
 def _shown(value_range: tuple[float, float]) -> str:

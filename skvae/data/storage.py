@@ -50,6 +50,13 @@ def image_bytes(images: np.ndarray | StoredImages) -> int:
     return images.dtype.itemsize * math.prod(images.shape[1:])
 
 
+def chunks(images: np.ndarray | StoredImages) -> Iterator[np.ndarray]:
+    """Read images (n, H, W, C) in chunks."""
+    length = chunk_length(images)
+    for start in range(0, len(images), length):
+        yield images[start : start + length]
+
+
 def sample_images(images: np.ndarray | StoredImages) -> np.ndarray:
     """Runs of neighbouring images from all over the data."""
     n_run = max(1, _SAMPLE_BYTES // _N_RUNS // image_bytes(images))

@@ -8,7 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from skvae.data.storage import StoredImages, chunk_length
+from skvae.data.storage import StoredImages, chunks
 
 # "auto" takes the range of the dtype if the data fill at least this part of it.
 _MIN_FILLED = 0.25
@@ -16,10 +16,8 @@ _MIN_FILLED = 0.25
 
 def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
     """Smallest and largest value of images (n, H, W, C), read in chunks."""
-    length = chunk_length(images)
     low, high = math.inf, -math.inf
-    for start in range(0, len(images), length):
-        part = images[start : start + length]
+    for part in chunks(images):
         low, high = min(low, float(part.min())), max(high, float(part.max()))
     return low, high
 

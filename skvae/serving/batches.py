@@ -46,10 +46,10 @@ def in_batches(
     def work() -> None:
         # Results are checked instead; the caller may have set numpy to raise errors.
         with np.errstate(all="ignore"):
-            while starts:
+            while True:
                 try:
                     start = starts.popleft()
-                except IndexError:  # another thread took the last batch
+                except IndexError:
                     return
                 results = function(rows[start : start + size])
                 with writing:

@@ -12,9 +12,9 @@ from skvae.serving.batches import Rows
 from skvae.serving.densities import log_span, normaliser
 from skvae.serving.row_draws import row_draws
 from skvae.serving.scores import elbo_terms
-from skvae.serving.sessions import FittedNetwork
 from skvae.streams import Stream, stream
 from skvae.training.divergence import check_loss, overflow_as_divergence
+from skvae.training.inference import network_of
 from skvae.training.plan import Settings, TrainingData, TrainingState
 
 if TYPE_CHECKING:
@@ -107,12 +107,7 @@ class EarlyStopping:
 
     def _loss(self, state: TrainingState) -> tuple[float, float]:
         """Validation loss and its noise variance, in the network's units."""
-        network = FittedNetwork(
-            self._architecture,
-            self._architecture.unpack(state.weights),
-            self._data.value_range,
-            state.seed,
-        )
+        network = network_of(self._architecture, self._data, state)
         with overflow_as_divergence():
             errors, kl = self._replicas.shared(
                 lambda images: elbo_terms(network, images, self._draws), self._images

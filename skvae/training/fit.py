@@ -90,10 +90,9 @@ def _fit(
                 replicas.check_same(_digest(plan, start))
             training = Training(plan, start, trainer, tasks, report, interruption)
             outcome = training.run()
-            if replicas.any(interruption.is_requested):
-                interruption.is_requested = True
+            is_brief = training.is_interrupted()
         fitted = fitted_attributes(
-            plan, outcome, trainer, interruption, is_brief=interruption.is_requested
+            plan, outcome, trainer, interruption, is_brief=is_brief
         )
     tasks.end(fitted)
     return fitted

@@ -186,7 +186,7 @@ class Training:
             for n_block, images in blocks:
                 start = 0
                 while start < n_block:
-                    if self._is_interrupted():
+                    if self.is_interrupted():
                         return False
                     stop = min(start + self._n_batches * batch_size, n_block)
                     first, last = (
@@ -197,12 +197,12 @@ class Training:
                     start = stop
                     self._report_part()
         except CancelledError:  # while images were read
-            return not self._is_interrupted()
+            return not self.is_interrupted()
         finally:
             blocks.close()
         return True
 
-    def _is_interrupted(self) -> bool:
+    def is_interrupted(self) -> bool:
         """Return whether an interruption is requested in any process."""
         if self._replicas.any(self._interruption.is_requested):
             self._interruption.is_requested = True

@@ -17,8 +17,8 @@ from skvae.data.storage import Selection
 from skvae.persistence.state import with_read_only_arrays
 from skvae.serving.densities import kl_divergence
 from skvae.serving.sampler import fit_sampler
-from skvae.serving.sessions import FittedNetwork
 from skvae.training.divergence import check_last_step, overflow_as_divergence
+from skvae.training.inference import network_of
 from skvae.training.interruption import Interruption
 from skvae.training.plan import History, Outcome, Plan
 from skvae.training.replicas import Replicas
@@ -162,10 +162,7 @@ def _encode(
         If it is not wanted any more.
     """
     architecture = plan.architecture
-    weights = architecture.unpack(outcome.state.weights)
-    network = FittedNetwork(
-        architecture, weights, plan.data.value_range, outcome.state.seed
-    )
+    network = network_of(architecture, plan.data, outcome.state)
     n_latents = len(images) if plan.sampler is not None else 0
     kl = np.zeros(architecture.latent_dim)
     latents = np.zeros((2, n_latents, architecture.latent_dim), np.float32)
