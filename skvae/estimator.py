@@ -816,9 +816,14 @@ class ConvVAE(
         recorder = self if earlier else ConvVAE()
         layout = self._fit_layout(X.shape, earlier)
         images = read_images(recorder, X, layout, reset=earlier is None)
-        sample = sample_images(images)
-        value_range = self._fit_value_range(images, sample, earlier)
-        suitable = suitable_range(sample, value_range)
+        value_range = self._given_value_range(earlier)
+        suitable = None
+        # With a given range, out-of-core images are first read where they train: a
+        # worker of a strategy then tells the others of an error.
+        if value_range is None or not isinstance(images, StoredImages):
+            sample = sample_images(images)
+            value_range = value_range or auto_value_range(images, sample)
+            suitable = suitable_range(sample, value_range)
         if earlier:
             warn_of_values(images, value_range, self.likelihood, "X")
         else:
@@ -895,18 +900,13 @@ class ConvVAE(
             raise ValueError(_changed("input_shape", image_shape, fitted))
         return earlier.layout
 
-    def _fit_value_range(
-        self,
-        images: np.ndarray | StoredImages,
-        sample: np.ndarray,
-        earlier: _Fitted | None,
-    ) -> tuple[float, float]:
-        """Value range of the parameter, of the data, or of the earlier fit."""
+    def _given_value_range(self, earlier: _Fitted | None) -> tuple[float, float] | None:
+        """Value range of the parameter or of the earlier fit; None for "auto"."""
         value_range = None
         if not isinstance(self.value_range, str):
             value_range = parse_value_range(self.value_range)
         if earlier is None:
-            return value_range or auto_value_range(images, sample)
+            return value_range
         if value_range not in (None, earlier.value_range):
             raise ValueError(_changed("value_range", value_range, earlier.value_range))
         return earlier.value_range

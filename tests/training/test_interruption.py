@@ -249,11 +249,12 @@ def test_ctrl_c_at_any_moment_leaves_the_estimator_as_after_an_epoch(images, see
     params = {**TINY, "epochs": 30}
     if seed % 2:
         params |= {"early_stopping": True, "sampler": GaussianMixture(2)}
-    vae = ConvVAE(**params)
-    vae.fit(images)
-    started = time.perf_counter()
-    vae.fit(images)
-    seconds = time.perf_counter() - started
+    durations = []
+    for _ in range(5):
+        started = time.perf_counter()
+        ConvVAE(**params).fit(images)
+        durations.append(time.perf_counter() - started)
+    seconds = min(durations)  # whatever else the machine does
     moments = random.Random(seed)
     n_interrupted = 0
     previous = signal.signal(
