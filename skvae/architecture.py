@@ -184,8 +184,8 @@ def same_padding(size: int, stride: int, kernel_size: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def convolution_links(size: int, stride: int, kernel_size: int) -> np.ndarray:
-    """Connections between input and output pixels of a convolution along one axis.
+def linked_inputs(size: int, stride: int, kernel_size: int) -> np.ndarray:
+    """Input pixels that a convolution connects to output pixels along one axis.
 
     Parameters
     ----------
@@ -196,11 +196,11 @@ def convolution_links(size: int, stride: int, kernel_size: int) -> np.ndarray:
 
     Returns
     -------
-    links : ndarray of bool of shape (kernel_size, size, ceil(size / stride))
-        True at [k, i, o] if kernel entry k connects input pixel i to output pixel o.
+    inputs : ndarray of int of shape (kernel_size, ceil(size / stride))
+        Index at [k, o] of the input pixel that kernel entry k connects to output pixel
+        o. Below 0 or from `size` on it is padding.
     """
     n_outputs = math.ceil(size / stride)
     before, _ = same_padding(size, stride, kernel_size)
     starts = stride * np.arange(n_outputs) - before
-    inputs = np.add.outer(np.arange(kernel_size), starts)
-    return inputs[:, None, :] == np.arange(size)[:, None]
+    return np.add.outer(np.arange(kernel_size), starts)

@@ -442,10 +442,12 @@ class ConvVAE(
             If TensorFlow or Keras is not installed, or if the environment variable
             KERAS_BACKEND is not "tensorflow".
         KeyboardInterrupt
-            After Ctrl-C. The first one stops training within a fraction of a second:
-            the estimator is fitted with the epochs so far, of which the last may be
-            partial, and `latent_kl_` and `sampler_` are those of some images. A second
-            one raises at once, and the estimator does not change.
+            After Ctrl-C. The first one stops training, once the call of TensorFlow, the
+            callback or the fit of the sampler under way has returned: the estimator is
+            fitted with the epochs so far, of which the last may be partial, and
+            `latent_kl_` and `sampler_` are those of some images. A second one raises at
+            once, and the estimator does not change; neither does it after one Ctrl-C
+            before the first step.
 
         Warns
         -----
@@ -771,7 +773,8 @@ class ConvVAE(
             from skvae.training.fit import fit  # TensorFlow
 
             fitted = fit(plan, tasks, int(self.verbose), interruption)
-        self._take(fitted)
+            interruption.check()
+            self._take(fitted)
         if interruption.is_requested:
             n_epochs = self.n_iter_ - plan.n_epochs_before
             msg = (
@@ -875,7 +878,8 @@ class ConvVAE(
 
     def _take(self, fitted: dict[str, Any]) -> None:
         """Replace all fitted attributes at once."""
-        kept = {k: v for k, v in vars(self).items() if k not in saved.OPTIONAL}
+        now = vars(self).copy()  # other threads may set attributes
+        kept = {k: v for k, v in now.items() if k not in saved.OPTIONAL}
         self.__dict__ = {**kept, **fitted}
 
     def _warn_of_collapse(self, suitable: tuple[float, float] | None) -> None:
@@ -961,7 +965,10 @@ class ConvVAE(
 
     def _read_images(self, X: Images, fitted: _Fitted) -> np.ndarray | StoredImages:
         """Validate images (n, H, W, C) in the caller's units."""
-        images = read_images(self, X, fitted.layout, reset=False)
+        # With the snapshot's feature names, whatever a fit in another thread sets.
+        recorder = type(self).__new__(type(self))
+        recorder.__dict__ = fitted.attributes
+        images = read_images(recorder, X, fitted.layout, reset=False)
         likelihood = fitted.architecture.likelihood
         warn_of_values(images, fitted.value_range, likelihood, "X")
         return images

@@ -9,10 +9,10 @@ or in one run, this is a full shuffle.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from skvae.background import Task
 from skvae.data.storage import StoredImages, chunk_length, image_bytes
 
 # Approximate size of a block. One more block is read ahead.
@@ -53,7 +53,7 @@ def shuffled_blocks(
 
     Raises
     ------
-    CancelledError
+    ReadingStopped
         If `is_wanted` returns False.
     """
     n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
@@ -65,20 +65,21 @@ def shuffled_blocks(
             return images.gather(rows, lambda: is_open and is_wanted())
         return images[rows]
 
-    def read_ahead(block: np.ndarray) -> tuple[int, Future[np.ndarray]]:
-        return len(block), reader.submit(read, choose(block))
+    def read_ahead(block: np.ndarray) -> tuple[int, Task[np.ndarray]]:
+        return len(block), Task(read, choose(block))
 
-    with ThreadPoolExecutor(1) as reader:
-        try:
-            following = read_ahead(next(blocks))
-            for block in blocks:
-                n_block, reading = following
-                following = read_ahead(block)
-                yield n_block, reading.result()
+    following = read_ahead(next(blocks))
+    try:
+        for block in blocks:
             n_block, reading = following
-            yield n_block, reading.result()
-        finally:
-            is_open = False
+            images_read = reading.result()
+            following = read_ahead(block)
+            yield n_block, images_read
+        n_block, reading = following
+        yield n_block, reading.result()
+    finally:
+        is_open = False
+        following[1].wait()
 
 
 def _blocks(

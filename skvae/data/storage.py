@@ -11,7 +11,6 @@ import math
 import mmap
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +22,10 @@ _CHUNK_BYTES = 2**20
 # A sample of the images has at most about this many bytes, in so many runs.
 _SAMPLE_BYTES = 2**20
 _N_RUNS = 16
+
+
+class ReadingStopped(Exception):  # noqa: N818  no error, and seen by no user
+    """Raised where images are read that are not wanted any more."""
 
 
 class StoredArray(Protocol):
@@ -134,13 +137,13 @@ class StoredImages:
 
         Raises
         ------
-        CancelledError
+        ReadingStopped
             If `is_wanted` returns False.
         """
         images = np.empty((len(key), *self.shape[1:]), self.dtype)
         for places in self._by_chunk(key):
             if not is_wanted():
-                raise CancelledError
+                raise ReadingStopped
             rows = key[places]
             start = int(rows.min())
             images[places] = self._read(start, int(rows.max()) + 1, rows - start)
@@ -195,19 +198,33 @@ class Selection:
     ----------
     images : ndarray, StoredImages or Selection of shape (n, H, W, C)
     rows : ndarray of int of shape (n_rows,), or range with step 1
+    is_wanted : callable
+        Called before each read. Returns False to stop reading.
     """
 
     def __init__(
-        self, images: np.ndarray | StoredImages | Selection, rows: np.ndarray | range
+        self,
+        images: np.ndarray | StoredImages | Selection,
+        rows: np.ndarray | range,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._images = images
         self._rows = rows
+        self._is_wanted = is_wanted
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a part of the selected rows."""
+        """Read a part of the selected rows.
+
+        Raises
+        ------
+        ReadingStopped
+            If they are not wanted any more.
+        """
+        if not self._is_wanted():
+            raise ReadingStopped
         rows = self._rows[key]
         if isinstance(rows, range):
             return self._images[rows.start : rows.stop]

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from skvae.architecture import Architecture, convolution_links
+from skvae.architecture import Architecture, linked_inputs
 
 # The gain is 2 before a relu, which halves the second moment, and 1 for the decoder's
 # output, which has none. The first convolution starts with half of He's standard
@@ -67,4 +67,5 @@ def _convolution_fan_ins(architecture: Architecture) -> dict[str, float]:
 
 def _n_links(size: int, stride: int, kernel_size: int) -> int:
     """Number of connected pairs of input and output pixels along an axis."""
-    return int(np.count_nonzero(convolution_links(size, stride, kernel_size)))
+    inputs = linked_inputs(size, stride, kernel_size)
+    return int(np.count_nonzero((inputs >= 0) & (inputs < size)))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skvae.architecture import convolution_links, same_padding
+from skvae.architecture import linked_inputs, same_padding
 from skvae.network.backend import keras, tf
 
 # A convolution is computed as a matrix product if the matrix is at most this large.
@@ -205,8 +205,11 @@ def _convolution_matrix(size: tuple[int, int], stride: int, kernel: Any) -> Any:
     The kernel is (height, width, a, b), the matrix (pixels * a, strided pixels * b).
     """
     height, width, n_a, n_b = kernel.shape
-    rows, columns = (convolution_links(length, stride, height) for length in size)
-    # Pixels that each kernel entry connects.
+    # True at [k, i, o] if kernel entry k connects line or column i to o of the outputs.
+    rows, columns = (
+        linked_inputs(length, stride, height)[:, None, :] == np.arange(length)[:, None]
+        for length in size
+    )
     links = np.einsum("kio,ljp->ijopkl", rows, columns)
     links = tf.constant(links.reshape(-1, height * width), kernel.dtype)
     matrix = links @ tf.reshape(kernel, (height * width, n_a * n_b))

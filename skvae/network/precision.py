@@ -14,14 +14,17 @@ from skvae.network.backend import tf
 def layer_policy(architecture: Architecture) -> str:
     """Keras dtype policy of layers: float32 if 16-bit gradients would be wrong."""
     policy = architecture.dtype_policy
-    if policy == "float32" or adds_in_float32(policy.removeprefix("mixed_")):
+    if policy == "float32":
+        return policy
+    device = tf.zeros(()).device
+    if adds_in_float32(policy.removeprefix("mixed_"), device):
         return policy
     return "float32"
 
 
 @cache
-def adds_in_float32(dtype: str) -> bool:
-    """Check if TensorFlow sums numbers of a 16-bit dtype in float32 on this device.
+def adds_in_float32(dtype: str, device: str) -> bool:
+    """Check if TensorFlow sums numbers of a 16-bit dtype in float32 on a device.
 
     On a processor without 16-bit instructions it sums in 16 bits, and a sum stops
     growing once its terms are smaller than its rounding error. Gradients of weights are
@@ -29,7 +32,8 @@ def adds_in_float32(dtype: str) -> bool:
     """
     shape = (4, 64, 64, 8)
     n_pixels = math.prod(shape[:3])
-    with tf.init_scope():  # eager, even while a graph is traced
+    # Eager, even while a graph is traced.
+    with tf.init_scope(), tf.device(device):
         x, ones = tf.fill(shape, tf.constant(0.7, dtype)), tf.ones(shape, dtype)
         products = tf.raw_ops.Conv2DBackpropFilter(
             input=x,

@@ -78,8 +78,14 @@ def with_read_only_arrays(fitted: dict[str, Any]) -> dict[str, Any]:
     """Make the arrays among fitted attributes read-only."""
     private = fitted["_state_"]
     weights = fitted["weights_"].items()
+    names = {
+        name: read_only(fitted[name])
+        for name in ["feature_names_in_"]
+        if name in fitted
+    }
     return {
         **fitted,
+        **names,
         "weights_": {path: read_only(weight) for path, weight in weights},
         "latent_kl_": read_only(fitted["latent_kl_"]),
         "_state_": {

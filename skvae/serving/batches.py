@@ -6,11 +6,11 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from skvae.background import Task
 from skvae.cores import n_cores
 from skvae.data.storage import Selection, StoredImages, check_file
 
@@ -68,11 +68,13 @@ def in_batches(
     if n_others == 0:
         work()
         return
-    with ThreadPoolExecutor(n_others) as pool:
-        try:
-            others = [pool.submit(work_in_thread) for _ in range(n_others)]
-            work_in_thread()  # the calling thread works, too
-        finally:  # including KeyboardInterrupt
-            starts.clear()
+    others = []
+    try:
+        others += [Task(work_in_thread) for _ in range(n_others)]
+        work_in_thread()  # the calling thread works, too
+    finally:  # including KeyboardInterrupt
+        starts.clear()
         for other in others:
-            other.result()
+            other.wait()
+    for other in others:
+        other.result()

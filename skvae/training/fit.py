@@ -60,7 +60,9 @@ def fit(
     limit_worker()
     check_process()
     strategy = current_strategy()
-    return outside_scopes(_fit, plan, strategy, tasks, verbose, interruption)
+    return outside_scopes(
+        _fit, plan, strategy, tasks, verbose, interruption, interruption=interruption
+    )
 
 
 def _fit(

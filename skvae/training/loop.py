@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import CancelledError
 from dataclasses import replace
 
 import numpy as np
 
 from skvae.architecture import FIXED_NOISE_VARIANCE, Architecture
 from skvae.data.shuffling import shuffled_blocks
+from skvae.data.storage import ReadingStopped, Selection
 from skvae.data.value_range import to_graph_dtype
 from skvae.network.initializers import initial_weights
 from skvae.serving.densities import log_span
@@ -85,11 +85,14 @@ class Training:
         self._interruption = interruption
         self._early_stopping = None
         if plan.data.validation_images is not None:
+            images = plan.data.validation_images
+            if trainer.replicas.n_processes == 1:  # several have to call alike
+                images = Selection(images, range(len(images)), self._is_wanted)
             self._early_stopping = EarlyStopping(
                 plan.architecture,
                 plan.settings,
                 plan.data,
-                plan.data.validation_images,
+                images,
                 start,
                 trainer.replicas,
             )
@@ -115,7 +118,7 @@ class Training:
             If training is interrupted before the first step.
         """
         is_over = False
-        while not is_over:
+        while not is_over and not self.is_interrupted():
             self._tasks.begin_epoch()
             is_whole = self._train_epoch()
             if self._n_images:
@@ -124,7 +127,10 @@ class Training:
                 break
             is_over = self._n_epochs == self._settings.epochs
             if self._early_stopping:
-                val_loss = self._early_stopping.update(self._state())
+                try:
+                    val_loss = self._early_stopping.update(self._state())
+                except ReadingStopped:
+                    break
                 self._history.setdefault("val_loss", []).append(val_loss)
                 is_over = is_over or self._early_stopping.is_over
             is_over = self._tasks.end_epoch(self._fitted_so_far) or is_over
@@ -132,7 +138,8 @@ class Training:
             is_over = self._replicas.any(is_over)
             self._report.update(self._n_epochs, self._newest())
         if self._n_epochs == 0:
-            raise KeyboardInterrupt
+            self._interruption.is_final = True
+        self._interruption.check()
         self._report.update(self._n_epochs, self._newest())
         return self._outcome()
 
@@ -180,7 +187,7 @@ class Training:
             batch_size,
             rng,
             choose=lambda rows: self._replicas.batches_here(rows, batch_size),
-            is_wanted=lambda: not self._interruption.is_requested,
+            is_wanted=self._is_wanted,
         )
         try:
             for n_block, images in blocks:
@@ -196,17 +203,27 @@ class Training:
                     self._train_images(images_here, stop - start, epoch, noise_seed)
                     start = stop
                     self._report_part()
-        except CancelledError:  # while images were read
+        except ReadingStopped:
             return not self.is_interrupted()
         finally:
             blocks.close()
         return True
 
     def is_interrupted(self) -> bool:
-        """Return whether an interruption is requested in any process."""
+        """Return whether an interruption is requested in any process.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If it is final.
+        """
+        self._interruption.check()
         if self._replicas.any(self._interruption.is_requested):
             self._interruption.is_requested = True
         return self._interruption.is_requested
+
+    def _is_wanted(self) -> bool:
+        return not self._interruption.is_requested
 
     def _train_images(
         self, images: np.ndarray, n_images: int, epoch: int, noise_seed: int

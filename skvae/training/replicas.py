@@ -9,14 +9,15 @@ strategies' own types of variables are not needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
+from skvae.background import Task
 from skvae.data.storage import Selection
 from skvae.network.backend import tf
+from skvae.training.interruption import Interruption
 
 T = TypeVar("T")
 
@@ -60,16 +61,24 @@ def current_strategy() -> tf.distribute.Strategy:
     return strategy
 
 
-def outside_scopes(function: Callable[..., T], *args: Any) -> T:
+def outside_scopes(
+    function: Callable[..., T], *args: Any, interruption: Interruption
+) -> T:
     """Call a function outside of all strategy scopes.
 
     Its variables then belong to no strategy. A scope applies to one thread and cannot
-    be left from within, so the function is called in another thread.
+    be left from within, so the function is called in another thread. An exception while
+    this thread waits, of a signal handler, interrupts the other one.
     """
     if not tf.distribute.has_strategy():
         return function(*args)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function, *args).result()
+    task = Task(function, *args)
+    try:
+        return task.result()
+    except BaseException:
+        interruption.is_final = True
+        task.wait()
+        raise
 
 
 class Replicas:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from skvae.data.storage import Selection
+from skvae.data.storage import ReadingStopped, Selection
 from skvae.persistence.state import with_read_only_arrays
 from skvae.serving.densities import kl_divergence
 from skvae.serving.sampler import fit_sampler
@@ -24,8 +22,8 @@ from skvae.training.plan import History, Outcome, Plan
 from skvae.training.replicas import Replicas
 from skvae.training.trainer import Trainer
 
-# Images with so many pixels are encoded between two looks for an interruption, and as
-# many stand for all images before training has ended.
+# Images with so many pixels are encoded at once, and as many stand for all images
+# before training has ended.
 _PART_PIXELS = 2**22
 
 # They are runs of neighbouring rows, of so many images each at least.
@@ -105,25 +103,23 @@ def _describe_latents(
     z_mean, z_log_var : ndarray of shape (n, latent_dim)
         Empty if no sampler needs them.
     """
-    images = Selection(plan.data.images, plan.data.rows)
     if not is_brief:
         # Several processes have to call alike, and are not interrupted.
         is_alone = replicas.n_processes == 1
+        images = Selection(
+            plan.data.images,
+            plan.data.rows,
+            lambda: not (is_alone and interruption.is_requested),
+        )
         here = range(*replicas.rows_here(len(images)))
-        with suppress(CancelledError), replicas.failing_together():
-            kl, latents = _encode(
-                plan,
-                outcome,
-                images,
-                here,
-                lambda: not (is_alone and interruption.is_requested),
-            )
+        with suppress(ReadingStopped), replicas.failing_together():
+            kl, latents = _encode(plan, outcome, images, here)
             kl = replicas.sum_of_processes(kl)
             latents = replicas.sum_of_processes(latents)
             return _to_float32(kl), latents[0], latents[1]
     some = _part_of(plan.data.rows, plan.architecture.n_pixels)
     images = Selection(plan.data.images, some)
-    kl, latents = _encode(plan, outcome, images, range(len(images)), lambda: True)
+    kl, latents = _encode(plan, outcome, images, range(len(images)))
     return _to_float32(kl), latents[0], latents[1]
 
 
@@ -141,13 +137,9 @@ def _part_of(rows: np.ndarray | range, n_pixels: int) -> np.ndarray:
 
 
 def _encode(
-    plan: Plan,
-    outcome: Outcome,
-    images: Selection,
-    here: range,
-    is_wanted: Callable[[], bool],
+    plan: Plan, outcome: Outcome, images: Selection, here: range
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encode those of n images that are for this process, as long as it is wanted.
+    """Encode those of n images that are for this process.
 
     Returns
     -------
@@ -158,8 +150,8 @@ def _encode(
 
     Raises
     ------
-    CancelledError
-        If it is not wanted any more.
+    ReadingStopped
+        If the images are not wanted any more.
     """
     architecture = plan.architecture
     network = network_of(architecture, plan.data, outcome.state)
@@ -168,8 +160,6 @@ def _encode(
     latents = np.zeros((2, n_latents, architecture.latent_dim), np.float32)
     n_part = max(1, _PART_PIXELS // architecture.n_pixels)
     for start in here[::n_part]:
-        if not is_wanted():
-            raise CancelledError
         part = range(start, min(start + n_part, here.stop))
         with overflow_as_divergence():
             z_mean, z_log_var = network.encode(Selection(images, part))

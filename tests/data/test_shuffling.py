@@ -1,12 +1,10 @@
 """The order of an epoch's images."""
 
-from concurrent.futures import CancelledError
-
 import numpy as np
 import pytest
 
 from skvae.data.shuffling import shuffled_blocks
-from skvae.data.storage import StoredImages
+from skvae.data.storage import ReadingStopped, StoredImages
 
 RUN, BLOCK = 4, 32
 
@@ -144,7 +142,7 @@ def test_reading_ends_when_images_are_not_wanted_any_more(monkeypatch):
         choose=lambda rows: rows,
         is_wanted=lambda: len(read) < 3,
     )
-    with pytest.raises(CancelledError):
+    with pytest.raises(ReadingStopped):
         next(blocks)
     assert len(read) == 3
 
