@@ -62,12 +62,12 @@ def test_sums_that_stop_growing_are_noticed(monkeypatch, operation):
     import tensorflow as tf
 
     is_right = precision.adds_in_float32.__wrapped__
-    assert is_right("float32")
+    assert is_right("float32", "CPU:0")
     compute = operator.attrgetter(operation)(tf)
     monkeypatch.setattr(
         f"tensorflow.{operation}", lambda *a, **k: tf.minimum(compute(*a, **k), 256.0)
     )
-    assert not is_right("float32")
+    assert not is_right("float32", "CPU:0")
 
 
 def test_layers_compute_in_float32_where_sums_would_be_in_16_bits(
