@@ -32,6 +32,9 @@ class Task(Generic[T]):
     def __init__(self, function: Callable[..., T], *args: Any) -> None:
         self._results: list[T] = []
         self._error: BaseException | None = None
+        # Thread.join takes the thread as over once a signal handler has raised in it
+        # (before Python 3.13).
+        self._is_over = threading.Event()
         context, config = copy_context(), get_config()
 
         def run() -> None:
@@ -40,17 +43,18 @@ class Task(Generic[T]):
                     self._results.append(context.run(function, *args))
             except BaseException as error:  # noqa: BLE001  raised by `result`
                 self._error = error
+            finally:
+                self._is_over.set()
 
-        self._thread = threading.Thread(target=run)
-        self._thread.start()
+        threading.Thread(target=run).start()
 
     def wait(self) -> None:
         """Wait until the function has returned or raised."""
-        self._thread.join()
+        self._is_over.wait()
 
     def result(self) -> T:
         """Wait for the function; return its result or raise its error."""
-        self._thread.join()
+        self.wait()
         if self._error is not None:
             raise self._error
         return self._results[0]

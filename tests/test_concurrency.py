@@ -199,3 +199,20 @@ print(json.dumps([served == expected, trained]))
     for name, message in trained.items():
         assert "forked" in str(message), name
         assert "loky" in message, name
+
+
+def test_a_thread_that_outlives_the_main_thread_can_go_on(run_python):
+    printed = run_python(
+        """
+import threading
+import numpy as np
+from skvae import ConvVAE
+X = np.random.default_rng(0).random((4000, 8, 8))
+def use():
+    threading.main_thread().join()
+    vae = ConvVAE(2, filters=2, hidden_layers=1, epochs=1).fit(X)
+    print(vae.transform(X).shape)
+threading.Thread(target=use).start()
+"""
+    )
+    assert printed.strip() == "(4000, 2)"

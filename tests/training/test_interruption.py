@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from concurrent.futures import CancelledError
 from copy import deepcopy
 
 import numpy as np
@@ -130,6 +131,107 @@ def test_a_second_ctrl_c_raises_at_once_and_leaves_the_estimator(images, in_call
     assert_same_fit(vae.fit(images), before)
 
 
+def test_a_second_ctrl_c_within_tensorflow_raises_after_its_call(images, in_calls):
+    """An exception within TensorFlow could end the process."""
+    import tensorflow as tf
+
+    returned = []
+
+    def twice(number):
+        if number == 4:
+
+            def interrupt():
+                ctrl_c()
+                ctrl_c()
+                return 0
+
+            # TensorFlow calls Python from C++ here.
+            returned.append(tf.py_function(interrupt, [], tf.int32))
+
+    vae = ConvVAE(**TINY).fit(images)
+    before = deepcopy(vae)
+    in_calls(twice)
+    with pytest.raises(KeyboardInterrupt, match="does not change"):
+        vae.fit(images)
+    assert len(returned) == 1
+    assert_unchanged(vae, before)
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_an_error_after_ctrl_c_does_not_hide_it(images, error):
+    """A search would go on with its next candidate."""
+
+    class Failing(GaussianMixture):
+        n_fits = 0
+
+        def fit(self, X, y=None):
+            Failing.n_fits += 1
+            if Failing.n_fits == 2:
+                ctrl_c()
+                raise error
+            return super().fit(X)
+
+    vae = ConvVAE(**TINY, sampler=Failing(1))
+    with pytest.raises(KeyboardInterrupt) as raised:
+        vae.fit(images)
+    assert isinstance(raised.value.__cause__, error)
+    assert not hasattr(vae, "weights_")
+
+
+def test_errors_of_stored_images_are_raised_whatever_their_type(images):
+    """Also those that mean a cancelled task, of dask for instance."""
+
+    class Cancelled:
+        shape, dtype = images.shape, images.dtype
+        n_reads = 0
+
+        def __getitem__(self, rows):
+            self.n_reads += 1
+            if self.n_reads > 1:
+                raise CancelledError
+            return images[rows]
+
+    vae = ConvVAE(**TINY, value_range=(0, 1))
+    with pytest.raises(CancelledError):
+        vae.fit(Cancelled())
+    assert not hasattr(vae, "weights_")
+
+
+def test_ctrl_c_ends_a_pass_over_the_validation_images(images):
+    class Counted:
+        X = np.tile(images, (500, 1, 1))
+        shape, dtype = X.shape, X.dtype
+        n_reads = 0
+
+        def __getitem__(self, rows):
+            self.n_reads += 1
+            if self.n_reads == self.last:
+                ctrl_c()
+                time.sleep(0.1)  # the main thread handles it
+            return self.X[rows]
+
+    params = {**TINY, "epochs": 1, "early_stopping": True}
+    whole, interrupted = Counted(), Counted()
+    whole.last, interrupted.last = None, 3
+    ConvVAE(**params).fit(images, X_val=whole)
+    vae = ConvVAE(**params)
+    with pytest.raises(KeyboardInterrupt, match="after 1 of 1 epochs"):
+        vae.fit(images, X_val=interrupted)
+    assert interrupted.n_reads <= 4 < whole.n_reads
+    assert np.isnan(vae.history_["val_loss"]).all()
+    assert np.isfinite(vae.history_["loss"]).all()
+
+
+def test_a_handler_set_during_fit_stays(images, in_calls):
+    def handler(*_):
+        pass
+
+    in_calls(lambda _: signal.signal(signal.SIGINT, handler))
+    ConvVAE(**TINY).fit(images)
+    assert signal.getsignal(signal.SIGINT) is handler
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_before_the_first_step_leaves_the_estimator(images):
     class Interrupted:
         shape, dtype = images.shape, images.dtype
@@ -210,6 +312,37 @@ def test_an_alarm_limits_the_time_of_a_fit(images):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert not hasattr(vae, "weights_")
+
+
+def test_an_alarm_limits_the_time_of_a_fit_under_a_strategy(run_python):
+    """The fit is in another thread then, which ends before the error is raised."""
+    run_python(
+        """
+import signal
+import threading
+import time
+import numpy as np
+import tensorflow as tf
+from skvae import ConvVAE
+def handler(*_):
+    raise TimeoutError
+X = np.random.default_rng(0).random((60, 8, 8))
+vae = ConvVAE(2, filters=2, hidden_layers=1, epochs=10**6)
+n_threads = threading.active_count()
+signal.signal(signal.SIGALRM, handler)
+with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+    ConvVAE(2, filters=2, hidden_layers=1, epochs=1).fit(X)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        vae.fit(X)
+    except TimeoutError:
+        while threading.active_count() > n_threads:
+            time.sleep(0.01)
+        assert not hasattr(vae, "weights_")
+    else:
+        raise AssertionError
+"""
+    )
 
 
 def test_fit_works_in_another_thread(images):
