@@ -29,6 +29,9 @@ from skvae.displays.common import check_matplotlib
 # PCA.score inverts a matrix of n_pixels x n_pixels. For larger images it takes minutes.
 _MAX_PIXELS_FOR_PCA_SCORE = 4096
 
+# Exit status after Ctrl-C, as of other programs.
+_INTERRUPTED = 130
+
 # Number of images of each kind in the picture.
 _N_SHOWN = 12
 
@@ -53,13 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
         _check_matplotlib(options.picture)
         images = _load(options.data, tuple(options.size), is_grey=options.grey)
         train, test, y_train, y_test = _split(images, options.random_state)
+        _start_tensorflow()
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"skvae: {error}")
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    with _muted_stderr():
-        from skvae.network.backend import tf  # noqa: PLC0415
-
-        tf.zeros(())  # TensorFlow logs to stderr when it initializes its devices
     print(
         f"skvae {__version__}: {images.name}, {len(train)} images to train on, "
         f"{len(test)} held out"
@@ -80,6 +80,12 @@ def main(arguments: list[str] | None = None) -> None:
         vae.fit(train)
     except ValueError as error:
         sys.exit(f"skvae: {error}")
+    except KeyboardInterrupt as error:
+        print(f"skvae: {error}", file=sys.stderr)
+        if hasattr(vae, "weights_"):
+            joblib.dump(vae, options.model)
+            print(f"model    {options.model}  (joblib.load gives the fitted ConvVAE)")
+        sys.exit(_INTERRUPTED)
     joblib.dump(vae, options.model)
     _print_comparison(vae, train, test, y_train, y_test)
     _save_picture(vae, test, options.picture)
@@ -195,7 +201,10 @@ def _load_file(path: Path) -> _Images:
     try:
         loaded = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        msg = f"{path} is not a .npy or .npz file of numbers."
+        msg = (
+            f"{path} is not a .npy or .npz file of numbers. For pictures, give their "
+            f"folder."
+        )
         raise ValueError(msg) from error
     if isinstance(loaded, np.ndarray):
         return _Images(str(path), loaded, None)
@@ -237,6 +246,13 @@ def _check_matplotlib(picture: Path) -> None:
             f"cannot write {picture}: matplotlib does not support this format, use .png"
         )
         raise ValueError(msg)
+
+
+def _start_tensorflow() -> None:
+    with _muted_stderr():
+        from skvae.network.backend import tf  # noqa: PLC0415
+
+        tf.zeros(())  # TensorFlow logs to stderr when it initializes its devices
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Bad input: a clear error each, and the estimator as it was."""
 
 import copy
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -66,7 +67,11 @@ BAD_EVERYWHERE = {
     "one image": (GOOD[0, 0], "Reshape your data"),
     "five axes": (GOOD[..., None, None], "shape"),
     "a number": (3.0, "2D array"),
-    "none": (None, "2D array"),
+    "none": (None, "got a NoneType"),
+    "paths": (
+        [Path("a.png"), Path("b.png")],
+        r"X\[0\] must be an image.*Read the file",
+    ),
 }
 
 BAD_AFTER_FIT = {

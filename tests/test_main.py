@@ -1,5 +1,6 @@
 """Command line: output, files and errors."""
 
+import signal
 import subprocess
 import sys
 import warnings
@@ -141,6 +142,32 @@ def test_invalid_arguments_set_the_exit_status(tmp_path):
     (line,) = completed.stderr.splitlines()
     assert line.startswith("skvae: ")
     assert "missing.npy" in line
+
+
+def test_ctrl_c_saves_what_was_trained(tmp_path):
+    # Ctrl-C is ignored where the tests run in the background of a shell.
+    code = """
+import signal
+from skvae.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main(["--epochs", "100000", "--filters", "2"])
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if "epoch" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Training was interrupted after" in stderr
+    assert "Traceback" not in stderr
+    assert joblib.load(tmp_path / "skvae.joblib").n_iter_ >= 1
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,13 @@ def _stacked(images: list[Any], name: str) -> np.ndarray:
 
 def _from_sequence(X: Any, name: str) -> np.ndarray:
     """Convert nested lists, or a sequence of arrays."""
-    if isinstance(X, Number) or X is None:
+    if isinstance(X, Number):
         return np.asarray(X)  # for scikit-learn to reject
     if not isinstance(X, Sequence) or isinstance(X, str | bytes):
         raise TypeError(_not_an_array(X, name))
+    for each in X[:1]:
+        if isinstance(each, str | bytes | os.PathLike):
+            raise TypeError(_not_an_array(each, f"{name}[0]", "an image"))
     if any(hasattr(each, "__array__") for each in X):
         return _stacked([as_array(each, name) for each in X], name)
     try:
@@ -117,8 +120,8 @@ def _check_shape(X: Any, name: str) -> None:
         raise ValueError(msg)
 
 
-def _not_an_array(X: Any, name: str) -> str:
-    what = f"{name} must be an array of images, got a {_type_name(X)}."
+def _not_an_array(X: Any, name: str, expected: str = "an array of images") -> str:
+    what = f"{name} must be {expected}, got a {_type_name(X)}."
     if isinstance(X, str | bytes | os.PathLike):
         return f"{what} Read the file first, with np.load for instance."
     if isinstance(X, Mapping | Set):

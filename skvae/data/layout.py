@@ -73,9 +73,22 @@ class ImageLayout:
                 f"X has shape {shape}, but the estimator was fitted on "
                 f"{_LAYOUT_NAMES[len(self.caller_shape) + 1]}. "
                 f"Expected 2D array of shape (n, {self.n_pixels}){or_own}. "
-                f"Reshape your data if it has these pixels: X.reshape(-1, {own})."
+                f"{self._advice(shape)}"
             )
-            raise ValueError(msg)
+            raise ValueError(msg.rstrip())
+
+    def _advice(self, shape: tuple[int, ...]) -> str:
+        """Advice for an array in another layout; empty if its pixels are unknown."""
+        height, width, channels = self.image_shape
+        if len(shape) < 2:
+            return "Reshape your data: X.reshape(1, -1) if it is one image."
+        if shape[1:] == (channels, height, width) and channels > 1:
+            return "Move the channels to the last axis: X.transpose(0, 2, 3, 1)."
+        lengths = [n for n in shape[1:] if n > 1]
+        if lengths == [n for n in self.image_shape if n > 1]:
+            own = ", ".join(map(str, self.caller_shape))
+            return f"Reshape your data: X.reshape(-1, {own})."
+        return ""
 
     def to_rows(self, array: np.ndarray) -> np.ndarray:
         """Reshape an array in this layout, or rows, to rows (n, H*W*C), as a view."""

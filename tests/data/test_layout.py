@@ -8,7 +8,7 @@ import pytest
 from helpers import TINY
 
 from skvae import ConvVAE
-from skvae.data.layout import infer_layout
+from skvae.data.layout import ImageLayout, infer_layout
 from skvae.data.value_range import auto_value_range
 
 RNG = np.random.default_rng(0)
@@ -219,3 +219,19 @@ def test_one_image_after_fit_is_named(shape):
     vae = ConvVAE(**{**TINY, "epochs": 1}).fit(RNG.random((20, 8, 6)))
     with pytest.raises(ValueError, match=r"one image.*X\[None\]"):
         vae.transform(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "shape", "advice"),
+    [
+        ((8, 8, 1), (20, 8, 8, 1), r"X\.reshape\(-1, 8, 8\)"),
+        ((8, 8, 1), (20, 1, 8, 8), r"X\.reshape\(-1, 8, 8\)"),
+        ((8, 6, 3), (20, 3, 8, 6), r"X\.transpose\(0, 2, 3, 1\)\."),
+        ((8, 6, 1), (20, 6, 8), r"\(n, 8, 6\)\.$"),
+        ((8, 8, 3), (20, 4, 16, 3), r"\(n, 8, 8, 3\)\.$"),
+    ],
+)
+def test_advice_for_another_layout_keeps_pixels_in_place(image_shape, shape, advice):
+    caller_shape = image_shape[:2] if image_shape[2] == 1 else image_shape
+    with pytest.raises(ValueError, match=advice):
+        ImageLayout(image_shape, caller_shape).check_shape(shape)
