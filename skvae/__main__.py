@@ -106,7 +106,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         type=Path,
         help=".npy file of images (n, H, W), (n, H, W, C) or rows of pixels; .npz file "
         "with images as its only array or as X, and optional labels as y; or folder "
-        "of PNG and JPEG files. Without it, scikit-learn's digits are used",
+        "of pictures. Without it, scikit-learn's digits are used",
     )
     parser.add_argument(
         "--model",
@@ -189,8 +189,8 @@ def _load_folder(folder: Path, size: tuple[int, int], *, is_grey: bool) -> _Imag
     except ImportError as error:
         msg = "reading pictures needs Pillow: pip install pillow"
         raise ImportError(msg) from error
-    images, unreadable = read_pictures(folder, size, is_grey=is_grey)
-    for file, reason in unreadable.items():
+    images, left_out = read_pictures(folder, size, is_grey=is_grey)
+    for file, reason in left_out.items():
         print(f"skvae: skipped {file}: {reason}", file=sys.stderr)
     height, width = size
     kind = "grey" if is_grey else "colour"
