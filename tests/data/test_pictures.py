@@ -123,7 +123,7 @@ def test_animated_pictures_give_their_first_frame(tmp_path):
     assert len(images) == 1
 
 
-@pytest.mark.parametrize("mode", ["1", "CMYK", "LA", "P", "PA", "YCbCr"])
+@pytest.mark.parametrize("mode", ["1", "CMYK", "LA", "P", "PA"])
 def test_all_modes_look_as_in_a_viewer(tmp_path, mode):
     Image.new("RGB", (2, 2), "white").convert(mode).save(tmp_path / "a.tiff")
     images, left_out = read_pictures(tmp_path, (2, 2), is_grey=False)
@@ -204,7 +204,5 @@ def test_broken_exif_data(tmp_path):
 
 def test_folder_without_pictures_raises(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(
-        ValueError, match="no picture.* out of 1 files"
-    ):
+    with pytest.raises(ValueError, match=r"no picture.* out of 1 files"):
         read_pictures(tmp_path, (4, 4), is_grey=True)
