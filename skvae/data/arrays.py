@@ -60,7 +60,7 @@ def _converted(X: Any, name: str) -> np.ndarray:
     """Convert what has `__array__`."""
     try:
         array = np.asanyarray(X)
-    except Exception as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         msg = (
             f"{name} is a {_type_name(X)} that cannot be converted to a numpy array: "
             f"{error}"

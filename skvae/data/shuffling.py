@@ -3,7 +3,8 @@
 Out-of-core arrays are read in runs of neighbouring rows. In each epoch the runs are
 shuffled and gathered in blocks of about sixty, and the rows of each block are shuffled.
 The images of a batch thus come from all over the data. If all images fit in one block,
-or in one run, this is a full shuffle.
+or in one run, this is a full shuffle. If they do not, the chunks of an array that has
+larger ones of its own are the runs, so that each is read once, and blocks are larger.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 
 from skvae.background import Task
-from skvae.data.storage import StoredImages, chunk_length, image_bytes
+from skvae.data.storage import StoredImages, chunk_length, image_bytes, read_length
 
 # Approximate size of a block. One more block is read ahead.
 _BLOCK_BYTES = 2**26
+
+# Blocks have so many chunks of an array with large ones, within this size.
+_MIN_CHUNKS = 8
+_MAX_BLOCK_BYTES = 2**28
 
 
 def shuffled_blocks(
@@ -56,8 +61,14 @@ def shuffled_blocks(
     ReadingStopped
         If `is_wanted` returns False.
     """
-    n_batches = max(1, _BLOCK_BYTES // (image_bytes(images) * batch_size))
-    blocks = _blocks(rows, chunk_length(images), n_batches * batch_size, rng)
+    run_length, block_bytes = chunk_length(images), _BLOCK_BYTES
+    has_several_blocks = len(rows) * image_bytes(images) > block_bytes
+    if has_several_blocks and read_length(images) > run_length:
+        run_length = read_length(images)
+        chunks_bytes = _MIN_CHUNKS * run_length * image_bytes(images)
+        block_bytes = max(block_bytes, min(chunks_bytes, _MAX_BLOCK_BYTES))
+    n_batches = max(1, block_bytes // (image_bytes(images) * batch_size))
+    blocks = _blocks(rows, run_length, n_batches * batch_size, rng)
     is_open = True
 
     def read(rows: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 An array needs `shape`, a numpy `dtype` and slicing: memory maps, h5py datasets, zarr
 and dask arrays have them. Reads are runs of neighbouring rows, which files return
-fastest, and each chunk is validated when it is read.
+fastest. An array that has chunks of its own, which it decompresses or computes as a
+whole, is read by these. Values are validated when they are read.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# Maximum size of a chunk, unless a single image is larger.
+# Maximum size of a chunk, unless a single image or a chunk of the array is larger.
 _CHUNK_BYTES = 2**20
 
+# Maximum size of a chunk of the array that is read as a whole, and number of those that
+# are kept: batches and runs that overlap with two of them alternate.
+_OWN_CHUNK_BYTES = 2**27
+_N_KEPT = 2
 
 # A sample of the images has at most about this many bytes, in so many runs.
 _SAMPLE_BYTES = 2**20
@@ -48,6 +53,13 @@ def chunk_length(images: np.ndarray | StoredImages) -> int:
     return max(1, _CHUNK_BYTES // image_bytes(images))
 
 
+def read_length(images: np.ndarray | StoredImages) -> int:
+    """Number of images that are read together."""
+    if isinstance(images, StoredImages):
+        return images.read_length
+    return chunk_length(images)
+
+
 def image_bytes(images: np.ndarray | StoredImages) -> int:
     """Size of one image in bytes."""
     return images.dtype.itemsize * math.prod(images.shape[1:])
@@ -70,7 +82,8 @@ def sample_images(images: np.ndarray | StoredImages) -> np.ndarray:
         starts = np.arange(0, len(images), n_run)
     else:
         starts = np.linspace(0, last, _N_RUNS).astype(int)
-    return np.concatenate([images[start : start + n_run] for start in starts])
+    rows = np.concatenate([np.arange(start, start + n_run) for start in starts])
+    return images[rows[rows < len(images)]]
 
 
 def is_stored(X: Any) -> bool:
@@ -107,6 +120,12 @@ class StoredImages:
         self._to_images = to_images
         self.shape = (int(array.shape[0]), *image_shape)
         self.dtype = array.dtype
+        own = _own_chunk_length(array)
+        most = max(1, _OWN_CHUNK_BYTES // image_bytes(self))
+        # Number of rows that are read together.
+        self.read_length = max(chunk_length(self), min(own, most))
+        self._has_chunks = own > 0
+        self._kept: dict[int, np.ndarray] = {}
         # Some storages do not support concurrent reads.
         self._lock = threading.Lock()
 
@@ -153,7 +172,7 @@ class StoredImages:
         """Yield the positions of each chunk's rows in an index array."""
         if len(rows) == 0:
             return
-        chunks = rows // chunk_length(self)
+        chunks = rows // self.read_length
         places = np.argsort(chunks, kind="stable")
         ends = np.flatnonzero(np.diff(chunks[places])) + 1
         yield from np.split(places, ends)
@@ -161,34 +180,60 @@ class StoredImages:
     def _read(
         self, start: int, stop: int, places: np.ndarray | None = None
     ) -> np.ndarray:
-        """Read a run of rows, or only those at some places in it.
-
-        The slice of a memory map is lazy: its other rows are not read from disk.
-        """
+        """Read a run of rows, or only those at some places in it."""
         try:
             check_file(self._array)
             with self._lock:
-                run = self._array[start:stop]
-                n_rows = len(run)
-                if places is not None and n_rows == stop - start:
-                    run = run[places]
-                # The conversion of a dask array would drop its mask.
-                computed = run.compute() if hasattr(run, "compute") else run
-                rows = np.asanyarray(computed)
-            if np.ma.is_masked(rows):
-                msg = "X has masked values. Replace them before they are read."
-                raise ValueError(msg)  # noqa: TRY301
-            rows = np.asarray(rows)
-            if n_rows != stop - start or rows.dtype != self.dtype:
-                msg = (
-                    f"Expected {stop - start} rows of dtype {self.dtype}, got {n_rows} "
-                    f"of {rows.dtype}. The data behind X has changed."
-                )
-                raise ValueError(msg)  # noqa: TRY301  gets the note below, too
+                if self._has_chunks:
+                    rows = self._rows_of_chunks(start, stop)
+                    rows = rows if places is None else rows[places]
+                else:
+                    rows = self._load(start, stop, places)
             return self._to_images(rows)
         except Exception as error:
             error.add_note(f"while reading rows {start} to {stop - 1} of X")
             raise
+
+    def _rows_of_chunks(self, start: int, stop: int) -> np.ndarray:
+        """Rows of an array that has chunks of its own, which are read as a whole."""
+        length = self.read_length
+        parts = []
+        for i in range(start // length, math.ceil(stop / length)):
+            first, last = i * length, min((i + 1) * length, len(self))
+            if i not in self._kept:
+                chunk = self._load(first, last)
+                if len(self._kept) == _N_KEPT:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[i] = chunk
+            part = slice(max(start, first) - first, min(stop, last) - first)
+            parts.append(self._kept[i][part])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _load(
+        self, start: int, stop: int, places: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Rows as the array gives them.
+
+        The slice of a memory map is lazy: its other rows are not read from disk.
+        """
+        run = self._array[start:stop]
+        n_rows = len(run)
+        if places is not None and n_rows == stop - start:
+            run = run[places]
+        # The conversion of a dask array would drop its mask.
+        computed = run.compute() if hasattr(run, "compute") else run
+        rows = np.asanyarray(computed)
+        if np.ma.is_masked(rows):
+            msg = "X has masked values. Replace them before they are read."
+            raise ValueError(msg)
+        rows = np.asarray(rows)
+        if n_rows != stop - start or rows.dtype != self.dtype:
+            msg = (
+                f"Expected {stop - start} rows of dtype {self.dtype}, got {n_rows} "
+                f"of {rows.dtype}. The data behind X has changed."
+            )
+            raise ValueError(msg)
+        return rows
 
 
 class Selection:
@@ -263,6 +308,18 @@ def check_file(array: Any) -> None:
 
 def _memory_map(array: Any) -> np.memmap | None:
     """Return the memory map that an array is, or is a view of, else None."""
-    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
-        array = array.base
-    return array if isinstance(array, np.memmap) else None
+    if not isinstance(array, np.ndarray):
+        return None
+    # The base of numpy's views with other strides is no array, but has a base.
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array
+
+
+def _own_chunk_length(array: StoredArray) -> int:
+    """Number of rows in a chunk of the array, as h5py, zarr and dask have it, or 0."""
+    chunks = getattr(array, "chunks", None)
+    if not isinstance(chunks, tuple) or len(chunks) != len(array.shape):
+        return 0
+    rows = chunks[0]
+    return int(max(rows) if isinstance(rows, tuple) else rows)
