@@ -147,6 +147,17 @@ def test_chunks_of_an_array_are_read_once_a_pass(bytes_, length, is_like_dask):
     assert_same_fit(again, vae)
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_chunks_larger_than_a_batch_are_read_once(bytes_, monkeypatch):
+    vae = ConvVAE(**TINY).fit(bytes_)
+    expected = vae.transform(bytes_)
+    monkeypatch.setattr(FittedNetwork, "images_at_once", 3)
+    for length in (7, 16, 35):
+        stored = Chunks(bytes_, length)
+        np.testing.assert_array_equal(vae.transform(stored), expected)
+        assert stored.n_reads.max() == 1
+
+
 def test_chunks_of_an_array_do_not_matter_within_a_block(bytes_):
     fitted = ConvVAE(**TINY).fit(bytes_)
     for length in (1, 7, 70):
