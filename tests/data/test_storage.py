@@ -11,6 +11,7 @@ from helpers import TINY, assert_same_fit
 
 from skvae import ConvVAE
 from skvae.data.storage import Selection, StoredImages, is_stored
+from skvae.serving.sessions import FittedNetwork
 from skvae.training.trainer import Trainer
 
 N_PIXELS = 64
@@ -296,7 +297,6 @@ def test_results_are_written_to_what_is_given(bytes_, tmp_path, store, dtype):
 
 
 def test_many_batches_are_written_in_their_places(bytes_, monkeypatch):
-    from skvae.serving.sessions import FittedNetwork
 
     vae = ConvVAE(**TINY).fit(bytes_)
     features = vae.transform(bytes_)
@@ -329,7 +329,6 @@ class Out:
 @pytest.fixture
 def n_computed(monkeypatch):
     """Function that counts the computed batches of 2 images."""
-    from skvae.serving.sessions import FittedNetwork
 
     check = FittedNetwork.check_finite
     computed = []
