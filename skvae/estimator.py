@@ -43,7 +43,7 @@ from skvae.data.validation import check_numeric, check_out, read_images
 from skvae.data.value_range import auto_value_range, parse_value_range
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.persistence import state as saved
-from skvae.serving.sampler import draw_latents
+from skvae.serving.sampler import SamplerFailedError, draw_latents
 from skvae.streams import MAX_SEED, Stream, stream
 from skvae.training.callbacks import CallbackSupportMixin, FitTasks
 from skvae.training.collapse import collapse_message
@@ -213,6 +213,8 @@ class ConvVAE(
         "nadam".
     warm_start : bool, default=False
         If True, `fit` trains `epochs` more epochs from the state of the previous fit.
+        With `early_stopping` and another number of images, the validation set is drawn
+        anew, also from images trained on before: give the same one as `X_val`.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the order of the images, the noise in training
         and the draws in scores. None draws a new seed in each `fit`. Global random
@@ -434,7 +436,8 @@ class ConvVAE(
             If a parameter is invalid, if X is not finite, numeric and dense, if its
             shape contradicts `input_shape` or, with `warm_start`, the previous fit, or
             if training diverges. The estimator does not change, neither does it after
-            an error of the sampler or a callback.
+            an error of a callback. After an error of the sampler it is fitted, but has
+            no `sampler_`.
         RuntimeError
             If another worker of a distribution strategy is lost, if the strategy is not
             supported, or in a process that was forked after TensorFlow had started.
@@ -772,7 +775,16 @@ class ConvVAE(
         with deferred_interrupt() as interruption:
             from skvae.training.fit import fit  # TensorFlow
 
-            fitted = fit(plan, tasks, int(self.verbose), interruption)
+            try:
+                fitted = fit(plan, tasks, int(self.verbose), interruption)
+            except SamplerFailedError as failure:
+                self._take(failure.fitted)
+                error = failure.__cause__ or failure
+                error.add_note(
+                    "The estimator is fitted, but has no sampler_: sample draws from "
+                    "the prior."
+                )
+                raise error from error.__cause__
             interruption.check()
             self._take(fitted)
         if interruption.is_requested:

@@ -43,7 +43,6 @@ STAGES = [
     ("skvae.training.report.Report.update", 1),
     ("skvae.serving.graphs.Graph.to_session", 0),
     ("skvae.serving.sessions.FittedNetwork.encode", 0),
-    ("skvae.training.result.fit_sampler", 0),
     ("skvae.training.callbacks.FitTasks.end", 0),
 ]
 

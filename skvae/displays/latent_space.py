@@ -221,7 +221,15 @@ def _check_y(y: ArrayLike, Z: np.ndarray) -> np.ndarray:
     """Validate y: one value per row of Z, none of them missing."""
     y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
     check_consistent_length(Z, y)
-    return column_or_1d(y)
+    values: np.ndarray = column_or_1d(y)
+    types = {type(value) for value in values} if values.dtype == object else set()
+    if type(None) in types:
+        msg = "y has missing values. Leave these images out, or give them a class."
+        raise ValueError(msg)
+    if len(types) > 1:
+        msg = "y has values of several types. Convert them, with y.astype(str) for one."
+        raise TypeError(msg)
+    return values
 
 
 def _check_projection(projection: Any, latent_dim: int) -> None:

@@ -68,7 +68,8 @@ def deferred_interrupt() -> Iterator[Interruption]:
         yield interruption
     except Exception as error:
         if interruption.is_requested:
-            raise KeyboardInterrupt(_MESSAGE) from error
+            msg = "Training was interrupted."
+            raise KeyboardInterrupt(msg) from error
         raise
     finally:
         if is_main_thread and signal.getsignal(signal.SIGINT) is handle:

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from skvae.data.storage import ReadingStopped, Selection
 from skvae.persistence.state import with_read_only_arrays
 from skvae.serving.densities import kl_divergence
-from skvae.serving.sampler import fit_sampler
+from skvae.serving.sampler import SamplerFailedError, fit_sampler
 from skvae.training.divergence import check_last_step, overflow_as_divergence
 from skvae.training.inference import network_of
 from skvae.training.interruption import Interruption
@@ -51,6 +51,13 @@ def fitted_attributes(
     is_brief : bool
         Whether `latent_kl_` and `sampler_` are those of a part of the images, as they
         are after an interruption, too.
+
+    Raises
+    ------
+    ValueError
+        If training has diverged.
+    SamplerFailedError
+        If the sampler cannot be fitted, unless `is_brief`: then its error.
     """
     architecture, data, state = plan.architecture, plan.data, outcome.state
     latent_kl, z_mean, z_log_var = _describe_latents(
@@ -79,11 +86,16 @@ def fitted_attributes(
     if architecture.likelihood != "bernoulli":
         low, high = data.value_range
         fitted["noise_variance_"] = outcome.noise_variance * (high - low) ** 2
+    fitted = with_read_only_arrays(fitted)
     if plan.sampler is not None:
-        fitted["sampler_"] = fit_sampler(
-            clone(plan.sampler), z_mean, z_log_var, state.seed
-        )
-    return with_read_only_arrays(fitted)
+        sampler = clone(plan.sampler)
+        try:
+            fitted["sampler_"] = fit_sampler(sampler, z_mean, z_log_var, state.seed)
+        except Exception as error:
+            if is_brief:
+                raise
+            raise SamplerFailedError(fitted) from error
+    return fitted
 
 
 def _describe_latents(

@@ -143,3 +143,19 @@ def test_scatter_kwargs_are_passed_to_scatter(images, fitted):
         fitted, images, scatter_kwargs={"s": 77, "marker": "x"}
     )
     assert display.scatter_.get_sizes() == [77]
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        ([None, "a"], ValueError, "y has missing values"),
+        ([np.nan, "a"], (ValueError, TypeError), "NaN|several types"),
+        ([None, 1], ValueError, "y has missing values"),
+        ([1, "a"], TypeError, "several types"),
+        ([np.nan, 1.0], ValueError, "NaN"),
+    ],
+)
+def test_missing_and_mixed_values_of_y_are_named(images, fitted, y, error, message):
+    values = np.array([y[i % 2] for i in range(len(images))], object)
+    with pytest.raises(error, match=message):
+        LatentSpaceDisplay.from_estimator(fitted, images, values)

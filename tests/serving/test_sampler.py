@@ -176,3 +176,24 @@ def test_too_few_images_for_a_sampler_are_an_error_before_training(
     with pytest.raises(ValueError, match=f"{n_images} sample"):
         vae.fit(images[:n_images])
     assert "epoch" not in capsys.readouterr().out
+
+
+def test_a_sampler_that_fails_after_training_leaves_what_was_trained(images):
+    class Failing(GaussianMixture):
+        n_fits = 0
+
+        def fit(self, X, y=None):
+            Failing.n_fits += 1
+            if Failing.n_fits > 1:  # the first is the check before training
+                msg = "no such mixture"
+                raise FloatingPointError(msg)
+            return super().fit(X)
+
+    vae = ConvVAE(**TINY, sampler=Failing(2))
+    with pytest.raises(FloatingPointError, match="no such mixture") as raised:
+        vae.fit(images)
+    assert "The estimator is fitted" in raised.value.__notes__[-1]
+    assert not hasattr(vae, "sampler_")
+    assert_same_fit(vae, ConvVAE(**TINY).fit(images))
+    assert vae.sample(2).shape == (2, 8, 8)
+    assert vae.set_params(sampler=None).partial_fit(images).n_iter_ == 4
