@@ -57,10 +57,10 @@ def as_array(X: Any, name: str = "X") -> Any:
 
 
 def _converted(X: Any, name: str) -> np.ndarray:
-    """Convert what has `__array__`."""
+    """Convert what has `__array__` or, without it, `__dlpack__`."""
     try:
-        array = np.asanyarray(X)
-    except (RuntimeError, TypeError, ValueError) as error:
+        array = np.asanyarray(X) if hasattr(X, "__array__") else np.from_dlpack(X)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
         msg = (
             f"{name} is a {_type_name(X)} that cannot be converted to a numpy array: "
             f"{error}"

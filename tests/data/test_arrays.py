@@ -36,6 +36,18 @@ class Tensor:
         return 1, 0
 
 
+class OnlyDLPack:
+    """Tensor of a library that has DLPack alone."""
+
+    shape = IMAGES.shape
+
+    def __dlpack__(self, **kwargs):
+        return IMAGES.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self):
+        return IMAGES.__dlpack_device__()
+
+
 class OnlyConvertible:
     def __array__(self, dtype=None, copy=None):
         return IMAGES
@@ -50,6 +62,7 @@ class OnlyConvertible:
         keras.Variable(IMAGES, dtype="uint8"),
         Tensor(IMAGES),
         OnlyConvertible(),
+        OnlyDLPack(),
         IMAGES.tolist(),
         list(IMAGES),
         tuple(tf.constant(image) for image in IMAGES),
