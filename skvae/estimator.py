@@ -213,8 +213,9 @@ class ConvVAE(
         "nadam".
     warm_start : bool, default=False
         If True, `fit` trains `epochs` more epochs from the state of the previous fit.
-        With `early_stopping` and another number of images, the validation set is drawn
-        anew, also from images trained on before: give the same one as `X_val`.
+        With `early_stopping`, images appended to X extend its validation set. If other
+        images are given, or the earlier fit was without `early_stopping`, images
+        trained on before may be held out: give a validation set as `X_val`.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the order of the images, the noise in training
         and the draws in scores. None draws a new seed in each `fit`. Global random
@@ -847,6 +848,7 @@ class ConvVAE(
             warn_of_clipping(images, value_range, self.likelihood)
         rows: np.ndarray | range = range(len(images))
         validation_images: np.ndarray | StoredImages | Selection | None = None
+        split_sizes: tuple[int, ...] = ()
         if X_val is not None:
             validation_images = read_images(
                 recorder, X_val, layout, reset=False, name="X_val"
@@ -856,7 +858,9 @@ class ConvVAE(
             from skvae.training.early_stopping import split_rows
 
             fraction = float(self.validation_fraction)
-            rows, held_out = split_rows(len(images), fraction, seed)
+            private = earlier.attributes["_state_"] if earlier else {}
+            sizes = private.get("split_sizes", ())  # not in files of earlier versions
+            rows, held_out, split_sizes = split_rows(len(images), fraction, seed, sizes)
             validation_images = Selection(images, held_out)
         # scikit-learn may have recorded an integer of numpy's.
         attributes: dict[str, Any] = {"n_features_in_": layout.n_pixels}
@@ -868,6 +872,7 @@ class ConvVAE(
             value_range=value_range,
             rows=rows,
             validation_images=validation_images,
+            split_sizes=split_sizes,
             suitable_range=suitable,
             feature_attributes=attributes,
         )

@@ -1,5 +1,8 @@
 """Training: reproducible, resumable, early-stopped, on every row."""
 
+import math
+
+import joblib
 import numpy as np
 import pytest
 from helpers import TINY, assert_same_fit, counted_traces
@@ -8,6 +11,7 @@ from sklearn.datasets import load_digits
 from skvae import ConvVAE
 from skvae.data.value_range import to_graph_dtype
 from skvae.streams import Stream, stream
+from skvae.training.early_stopping import split_rows
 from skvae.training.loop import Training
 from skvae.training.trainer import Trainer
 
@@ -523,3 +527,36 @@ def test_with_early_stopping_the_noise_variance_is_that_of_the_validation_images
     assert vae.noise_variance_ == pytest.approx(drawn_error(vae, X_val), rel=0.1)
     # Training goes on with its own, so that nothing of it hangs on the validation.
     assert vae._state_["noise_variance"] < 0.9 * vae.noise_variance_
+
+
+def test_appended_images_extend_the_validation_set():
+    """No image that was trained on is held out later, and the fraction is kept."""
+    trained, held_out, sizes = split_rows(40, 0.2, 0)
+    assert len(held_out) == 8
+    for n in (40, 41, 45, 70, 70, 1000):
+        later_trained, later_held_out, sizes = split_rows(n, 0.2, 0, sizes)
+        assert not set(trained) & set(later_held_out)
+        assert set(held_out) <= set(later_held_out)
+        assert len(later_held_out) == math.ceil(0.2 * n)
+        both = np.concatenate([later_trained, later_held_out])
+        np.testing.assert_array_equal(np.sort(both), np.arange(n))
+        trained, held_out = later_trained, later_held_out
+    assert sizes == (40, 41, 45, 70, 1000)
+
+
+def test_a_fit_continues_with_appended_images(images, tmp_path):
+    """Held-out images that are replaced by noise leave training as it is."""
+    *_, sizes = split_rows(40, 0.2, 0)
+    _, held_out, _ = split_rows(70, 0.2, 0, sizes)
+    replaced = images.copy()
+    replaced[held_out] = 1 - images[held_out]
+    params = {**TINY, "epochs": 1, "early_stopping": True, "validation_fraction": 0.2}
+    vaes = [ConvVAE(**params, warm_start=True, value_range=(0, 1)) for _ in range(2)]
+    for vae, X in zip(vaes, (images, replaced), strict=True):
+        vae.fit(X[:40])
+        joblib.dump(vae, tmp_path / "vae.joblib")
+        vae.fit(X)
+        assert_same_fit(joblib.load(tmp_path / "vae.joblib").fit(X), vae)
+    one, other = (vae.history_ for vae in vaes)
+    assert one["loss"] == other["loss"]
+    assert one["val_loss"] != other["val_loss"]

@@ -56,6 +56,9 @@ PRIVATE = frozenset(
     }
 )
 
+# Not in the files of earlier versions.
+_OPTIONAL_PRIVATE = frozenset({"split_sizes"})
+
 _LOSSES = frozenset({"loss", "reconstruction", "kl"})
 
 _CHOICES = {
@@ -126,7 +129,7 @@ def check_fitted(state: dict[str, Any], private_names: Set[str]) -> None:
     for name in sorted(FITTED - state.keys()):
         _fail(name, "missing", "an attribute that fit sets")
     private, weights = state["_state_"], state["weights_"]
-    _check_dict_of("_state_", private, private_names)
+    _check_dict_of("_state_", private, private_names, _OPTIONAL_PRIVATE)
     _check_dict("weights_", weights)
     architecture = _architecture(private["architecture"], len(weights))
     shapes = architecture.weight_shapes
@@ -168,6 +171,13 @@ def _check_training(private: dict[str, Any], architecture: Architecture) -> None
     _check(is_valid, "_state_['seed']", seed, f"an int from 0 to {MAX_SEED}")
     is_valid = type(n_steps) is int and n_steps >= 0
     _check(is_valid, "_state_['n_steps']", n_steps, "a non-negative int")
+    sizes = private.get("split_sizes", ())
+    is_valid = (
+        isinstance(sizes, tuple)
+        and all(map(_is_count, sizes))
+        and list(sizes) == sorted(set(sizes))
+    )
+    _check(is_valid, "_state_['split_sizes']", sizes, "a tuple of ascending ints")
     variance = private["noise_variance"]
     where = "_state_['noise_variance']"
     _check(_is_positive(variance), where, variance, "a positive float")

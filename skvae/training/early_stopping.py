@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +23,30 @@ if TYPE_CHECKING:
 
 
 def split_rows(
-    n_images: int, validation_fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    n_images: int,
+    validation_fraction: float,
+    seed: int,
+    earlier_sizes: tuple[int, ...] = (),
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     """Split images into a training and a validation set.
+
+    A fit that is continued with the same images, or with others appended to them,
+    validates on no image that it was trained on.
+
+    Parameters
+    ----------
+    n_images : int
+    validation_fraction : float
+    seed : int
+    earlier_sizes : tuple of int
+        Numbers of images of the earlier fits, in ascending order.
 
     Returns
     -------
     training_rows, validation_rows : ndarray of int
         In ascending order.
+    sizes : tuple of int
+        Numbers of images for which the validation set was extended.
 
     Raises
     ------
@@ -44,8 +61,15 @@ def split_rows(
             f"fraction or X_val."
         )
         raise ValueError(msg)
-    order = stream(seed, Stream.VALIDATION_SPLIT).permutation(n_images)
-    return np.sort(order[n_validation:]), np.sort(order[:n_validation])
+    if earlier_sizes and n_images < earlier_sizes[-1]:
+        earlier_sizes = ()  # other images
+    sizes = tuple(dict.fromkeys([*earlier_sizes, n_images]))
+    is_held_out = np.zeros(n_images, bool)
+    for i, (start, stop) in enumerate(pairwise([0, *sizes])):
+        n_missing = math.ceil(validation_fraction * stop) - is_held_out.sum()
+        order = stream(seed, Stream.VALIDATION_SPLIT, i).permutation(stop - start)
+        is_held_out[start + order[: max(0, n_missing)]] = True
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out), sizes
 
 
 class EarlyStopping:

@@ -52,6 +52,8 @@ class TrainingData:
         Training images, in ascending order.
     validation_images : array-like of shape (n, H, W, C) or None
         Validation set of early stopping.
+    split_sizes : tuple of int
+        Numbers of images for which it was taken from X; empty if it was not.
     suitable_range : (low, high) or None
         Value range that suits the images better.
     feature_attributes : dict of str to object
@@ -63,6 +65,7 @@ class TrainingData:
     value_range: tuple[float, float]
     rows: np.ndarray | range
     validation_images: np.ndarray | StoredImages | Selection | None
+    split_sizes: tuple[int, ...]
     suitable_range: tuple[float, float] | None
     feature_attributes: dict[str, Any]
 

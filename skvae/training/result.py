@@ -81,6 +81,7 @@ def fitted_attributes(
             "optimizer": plan.settings.optimizer,
             "optimizer_arrays": state.optimizer_arrays,
             "noise_variance": state.noise_variance,
+            "split_sizes": data.split_sizes,
         },
     }
     if architecture.likelihood != "bernoulli":
