@@ -352,6 +352,13 @@ def test_entries_of_format_2_are_required_there_and_unknown_in_format_1(kinds):
         loaded({**state, FORMAT_NAME: 1})
 
 
+@pytest.mark.parametrize("sizes", [[3], (0,), (3, 2), (3, 3), (3.0,), ("3",), 3])
+def test_sizes_of_the_split_are_ascending_ints(kinds, sizes):
+    state = kinds[0].__getstate__()
+    with pytest.raises(ValueError, match=r"_state_\['split_sizes'\]"):
+        loaded({**state, "_state_": {**state["_state_"], "split_sizes": sizes}})
+
+
 @pytest.mark.parametrize("n_steps", [-1, 1.0, np.int64(3), True, None])
 def test_numbers_of_steps_are_ints(kinds, n_steps):
     state = kinds[0].__getstate__()
