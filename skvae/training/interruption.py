@@ -53,11 +53,15 @@ def deferred_interrupt() -> Iterator[Interruption]:
     errors for failed fits and goes on.
     """
     interruption = Interruption()
+    is_raised = False
 
     def handle(_signal: int, frame: FrameType | None) -> None:
+        nonlocal is_raised
         interruption.is_final = interruption.is_requested
         interruption.is_requested = True
-        if interruption.is_final and not _is_in_tensorflow(frame):
+        # Raised once, so that no later Ctrl-C interrupts the clean-up.
+        if interruption.is_final and not is_raised and not _is_in_tensorflow(frame):
+            is_raised = True
             raise KeyboardInterrupt(_MESSAGE)
 
     is_main_thread = threading.current_thread() is threading.main_thread()

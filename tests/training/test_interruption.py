@@ -15,6 +15,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 
 from skvae import ConvVAE
+from skvae.training.interruption import deferred_interrupt
 from skvae.training.trainer import Trainer
 
 
@@ -155,6 +156,18 @@ def test_a_second_ctrl_c_within_tensorflow_raises_after_its_call(images, in_call
         vae.fit(images)
     assert len(returned) == 1
     assert_unchanged(vae, before)
+
+
+def test_a_third_ctrl_c_does_not_interrupt_the_clean_up():
+    is_clean = False
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt():
+        ctrl_c()
+        try:
+            ctrl_c()
+        finally:
+            ctrl_c()
+            is_clean = True
+    assert is_clean
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError])
