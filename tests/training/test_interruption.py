@@ -159,15 +159,20 @@ def test_a_second_ctrl_c_within_tensorflow_raises_after_its_call(images, in_call
 
 
 def test_a_third_ctrl_c_does_not_interrupt_the_clean_up():
-    is_clean = False
-    with pytest.raises(KeyboardInterrupt), deferred_interrupt():
-        ctrl_c()
-        try:
+    cleaned = []
+
+    def interrupted():
+        with deferred_interrupt():
             ctrl_c()
-        finally:
-            ctrl_c()
-            is_clean = True
-    assert is_clean
+            try:
+                ctrl_c()
+            finally:
+                ctrl_c()
+                cleaned.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert cleaned
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError])
