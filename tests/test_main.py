@@ -124,7 +124,7 @@ def test_invalid_arguments_exit_with_a_message(skvae_command, tmp_path):
         (["nan.npy"], "NaN"),
         (["two.npz"], "the images must be named X"),
         (["text.npy"], "text.npy"),
-        (["empty"], "empty has no readable PNG or JPEG file"),
+        (["empty"], "empty has no picture that Pillow reads"),
         (["--latent-dim", "0"], "latent_dim"),
         (["--picture", "no/such/folder.png", *QUICK], "no/such"),
         (["--picture", "p.xyz", *QUICK], "p.xyz"),
