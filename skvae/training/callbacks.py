@@ -1,7 +1,7 @@
 """scikit-learn's callbacks, which it has from version 1.9 on.
 
-`_init_callback_context` and the contexts that it returns have no public form. They are
-used in `FitTasks` alone.
+`_init_callback_context`, the contexts that it returns and the estimator's list of
+callbacks have no public form. They are used in `FitTasks` alone.
 """
 
 from __future__ import annotations
@@ -14,23 +14,8 @@ try:
     from sklearn.callback import CallbackSupportMixin
 except ImportError:
 
-    class _NoContext:
-        """Context without callbacks."""
-
-        def subcontext(self, **_: Any) -> _NoContext:
-            return self
-
-        def call_on_fit_task_begin(self, **_: Any) -> _NoContext:
-            return self
-
-        def call_on_fit_task_end(self, **_: Any) -> bool:
-            return False
-
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stand-in for scikit-learn's before version 1.9."""
-
-        def _init_callback_context(self, **_: Any) -> _NoContext:
-            return _NoContext()
 
 
 __all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitTasks", "fitted_so_far"]
@@ -48,6 +33,19 @@ def fitted_so_far() -> dict[str, Any]:
     for a callback that does not need it every time.
     """
     return _fitted.get()()
+
+
+class _NoContext:
+    """Context without callbacks."""
+
+    def subcontext(self, **_: Any) -> _NoContext:
+        return self
+
+    def call_on_fit_task_begin(self, **_: Any) -> _NoContext:
+        return self
+
+    def call_on_fit_task_end(self, **_: Any) -> bool:
+        return False
 
 
 class FitTasks:
@@ -75,9 +73,13 @@ class FitTasks:
     ) -> None:
         self._arguments = {"estimator": estimator, "X": X, "y": y}
         self._hidden = optional & set(vars(estimator))
-        context = estimator._init_callback_context(  # noqa: SLF001
-            max_subtasks=max_epochs
-        )
+        context: Any = _NoContext()
+        # scikit-learn's context is an attribute of the estimator, which fits in several
+        # threads would share.
+        if getattr(estimator, "_skl_callbacks", None):
+            context = estimator._init_callback_context(  # noqa: SLF001
+                max_subtasks=max_epochs
+            )
         self._fit = context.call_on_fit_task_begin(**self._arguments)
 
     def begin_epoch(self) -> None:
