@@ -82,8 +82,7 @@ def sample_images(images: np.ndarray | StoredImages) -> np.ndarray:
         starts = np.arange(0, len(images), n_run)
     else:
         starts = np.linspace(0, last, _N_RUNS).astype(int)
-    rows = np.concatenate([np.arange(start, start + n_run) for start in starts])
-    return images[rows[rows < len(images)]]
+    return np.concatenate([images[start : start + n_run] for start in starts])
 
 
 def is_stored(X: Any) -> bool:

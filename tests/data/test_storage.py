@@ -251,11 +251,11 @@ def test_partial_fit_and_validation_images_may_be_stored(bytes_, tmp_path):
 def test_training_reads_short_runs(bytes_):
     stored = Slices(bytes_)
     ConvVAE(**{**TINY, "epochs": 1, "batch_size": 8}).fit(stored)
-    # A sample in 16 runs, once in training, in runs of up to 4, and once for
+    # A sample in 16 runs of 4, once in training, in runs of up to 4, and once for
     # `latent_kl_`.
     *trained, encoded = stored.lengths
     assert max(trained) <= 4
-    assert 70 < sum(trained) <= 2 * 70
+    assert sum(trained) == 16 * 4 + 70
     assert encoded == 70
 
 
@@ -297,7 +297,6 @@ def test_results_are_written_to_what_is_given(bytes_, tmp_path, store, dtype):
 
 
 def test_many_batches_are_written_in_their_places(bytes_, monkeypatch):
-
     vae = ConvVAE(**TINY).fit(bytes_)
     features = vae.transform(bytes_)
     decoded = vae.inverse_transform(features)
@@ -329,7 +328,6 @@ class Out:
 @pytest.fixture
 def n_computed(monkeypatch):
     """Function that counts the computed batches of 2 images."""
-
     check = FittedNetwork.check_finite
     computed = []
 
