@@ -84,13 +84,13 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"skvae: {error}", file=sys.stderr)
         if hasattr(vae, "weights_"):
             joblib.dump(vae, options.model)
-            print(f"model    {options.model}  (joblib.load gives the fitted ConvVAE)")
+            _print_model(options.model)
         sys.exit(_INTERRUPTED)
     joblib.dump(vae, options.model)
     _print_comparison(vae, train, test, y_train, y_test)
     _save_picture(vae, test, options.picture)
     print(f"picture  {options.picture}  (originals, the same decoded, samples)")
-    print(f"model    {options.model}  (joblib.load gives the fitted ConvVAE)")
+    _print_model(options.model)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -323,6 +323,10 @@ def _print_comparison(
         table.append((row, f"{of_vae:.3f}", f"{of_pca:.3f}"))
     for columns in table:
         print("{:<40} {:>10} {:>10}".format(*columns))
+
+
+def _print_model(path: Path) -> None:
+    print(f"model    {path}  (joblib.load gives the fitted ConvVAE)")
 
 
 def _save_picture(vae: ConvVAE, test: np.ndarray, path: Path) -> None:

@@ -105,6 +105,13 @@ class _Fitted(NamedTuple):
             optimizer_arrays=private["optimizer_arrays"],
         )
 
+    @property
+    def split_sizes(self) -> tuple[int, ...]:
+        """Numbers of images for which the validation set was taken from X."""
+        # Not in files of earlier versions.
+        sizes: tuple[int, ...] = self.attributes["_state_"].get("split_sizes", ())
+        return sizes
+
 
 def _can_fit_partially(estimator: ConvVAE) -> bool:
     if estimator.early_stopping:
@@ -858,8 +865,7 @@ class ConvVAE(
             from skvae.training.early_stopping import split_rows
 
             fraction = float(self.validation_fraction)
-            private = earlier.attributes["_state_"] if earlier else {}
-            sizes = private.get("split_sizes", ())  # not in files of earlier versions
+            sizes = earlier.split_sizes if earlier else ()
             rows, held_out, split_sizes = split_rows(len(images), fraction, seed, sizes)
             validation_images = Selection(images, held_out)
         # scikit-learn may have recorded an integer of numpy's.

@@ -91,9 +91,8 @@ def _from_sequence(X: Any, name: str) -> np.ndarray:
         return np.asarray(X)  # for scikit-learn to reject
     if not isinstance(X, Sequence) or isinstance(X, str | bytes):
         raise TypeError(_not_an_array(X, name))
-    for each in X[:1]:
-        if isinstance(each, str | bytes | os.PathLike):
-            raise TypeError(_not_an_array(each, f"{name}[0]", "an image"))
+    if len(X) > 0 and isinstance(X[0], str | bytes | os.PathLike):
+        raise TypeError(_not_an_array(X[0], f"{name}[0]", "an image"))
     if any(hasattr(each, "__array__") for each in X):
         return _stacked([as_array(each, name) for each in X], name)
     try:

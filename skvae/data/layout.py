@@ -86,8 +86,7 @@ class ImageLayout:
             return "Move the channels to the last axis: X.transpose(0, 2, 3, 1)."
         lengths = [n for n in shape[1:] if n > 1]
         if lengths == [n for n in self.image_shape if n > 1]:
-            own = ", ".join(map(str, self.caller_shape))
-            return f"Reshape your data: X.reshape(-1, {own})."
+            return f"Reshape your data: X.reshape{(-1, *self.caller_shape)}."
         return ""
 
     def to_rows(self, array: np.ndarray) -> np.ndarray:
