@@ -43,7 +43,7 @@ from skvae.data.validation import check_numeric, check_out, read_images
 from skvae.data.value_range import auto_value_range, parse_value_range
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.persistence import state as saved
-from skvae.serving.sampler import SamplerFailedError, draw_latents
+from skvae.serving.sampler import draw_latents
 from skvae.streams import MAX_SEED, Stream, stream
 from skvae.training.callbacks import CallbackSupportMixin, FitTasks
 from skvae.training.collapse import collapse_message
@@ -783,18 +783,15 @@ class ConvVAE(
         with deferred_interrupt() as interruption:
             from skvae.training.fit import fit  # TensorFlow
 
-            try:
-                fitted = fit(plan, tasks, int(self.verbose), interruption)
-            except SamplerFailedError as failure:
-                self._take(failure.fitted)
-                error = failure.__cause__ or failure
-                error.add_note(
+            fitted, sampler_error = fit(plan, tasks, int(self.verbose), interruption)
+            interruption.close()
+            self._take(fitted)
+            if sampler_error is not None:
+                sampler_error.add_note(
                     "The estimator is fitted, but has no sampler_: sample draws from "
                     "the prior."
                 )
-                raise error from error.__cause__
-            interruption.check()
-            self._take(fitted)
+                raise sampler_error
         if interruption.is_requested:
             n_epochs = self.n_iter_ - plan.n_epochs_before
             msg = (

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from skvae.data.storage import ReadingStopped, Selection
 from skvae.persistence.state import with_read_only_arrays
 from skvae.serving.densities import kl_divergence
-from skvae.serving.sampler import SamplerFailedError, fit_sampler
+from skvae.serving.sampler import fit_sampler
 from skvae.training.divergence import check_last_step, overflow_as_divergence
 from skvae.training.inference import network_of
 from skvae.training.interruption import Interruption
@@ -37,8 +37,8 @@ def fitted_attributes(
     trainer: Trainer,
     interruption: Interruption,
     *,
-    is_brief: bool,
-) -> dict[str, Any]:
+    is_partial: bool,
+) -> tuple[dict[str, Any], Exception | None]:
     """Fitted attributes of the estimator, by their names.
 
     Parameters
@@ -48,20 +48,24 @@ def fitted_attributes(
     trainer : Trainer
         What has trained.
     interruption : Interruption
-    is_brief : bool
+    is_partial : bool
         Whether `latent_kl_` and `sampler_` are those of a part of the images, as they
         are after an interruption, too.
+
+    Returns
+    -------
+    fitted : dict of str to object
+    sampler_error : Exception or None
+        Error of a sampler that could not be fitted and is left out.
 
     Raises
     ------
     ValueError
         If training has diverged.
-    SamplerFailedError
-        If the sampler cannot be fitted, unless `is_brief`: then its error.
     """
     architecture, data, state = plan.architecture, plan.data, outcome.state
     latent_kl, z_mean, z_log_var = _describe_latents(
-        plan, outcome, trainer.replicas, interruption, is_brief=is_brief
+        plan, outcome, trainer.replicas, interruption, is_partial=is_partial
     )
     check_last_step(state, latent_kl)
     fitted = {
@@ -92,11 +96,9 @@ def fitted_attributes(
         sampler = clone(plan.sampler)
         try:
             fitted["sampler_"] = fit_sampler(sampler, z_mean, z_log_var, state.seed)
-        except Exception as error:
-            if is_brief:
-                raise
-            raise SamplerFailedError(fitted) from error
-    return fitted
+        except Exception as error:  # noqa: BLE001  training is not to be lost
+            return fitted, error
+    return fitted, None
 
 
 def _describe_latents(
@@ -105,7 +107,7 @@ def _describe_latents(
     replicas: Replicas,
     interruption: Interruption,
     *,
-    is_brief: bool,
+    is_partial: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Encode the training images, or a part of them.
 
@@ -116,13 +118,13 @@ def _describe_latents(
     z_mean, z_log_var : ndarray of shape (n, latent_dim)
         Empty if no sampler needs them.
     """
-    if not is_brief:
+    if not is_partial:
         # Several processes have to call alike, and are not interrupted.
         is_alone = replicas.n_processes == 1
         images = Selection(
             plan.data.images,
             plan.data.rows,
-            lambda: not (is_alone and interruption.is_requested),
+            lambda: interruption.is_training_wanted or not is_alone,
         )
         here = range(*replicas.rows_here(len(images)))
         with suppress(ReadingStopped), replicas.failing_together():
