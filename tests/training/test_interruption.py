@@ -427,7 +427,8 @@ with tf.distribute.OneDeviceStrategy("CPU:0").scope():
     start = threading.Thread.start
     def starting(thread):
         start(thread)
-        raise TimeoutError
+        if threading.current_thread() is threading.main_thread():
+            raise TimeoutError
     threading.Thread.start = starting
     try:
         vae.fit(X)
