@@ -456,9 +456,10 @@ class ConvVAE(
             After Ctrl-C. The first one stops training, once the call of TensorFlow, the
             callback or the fit of the sampler under way has returned: the estimator is
             fitted with the epochs so far, of which the last may be partial, and
-            `latent_kl_` and `sampler_` are those of some images. A second one raises at
-            once, and the estimator does not change; neither does it after one Ctrl-C
-            before the first step.
+            `latent_kl_` and `sampler_` are those of some images. After a second one,
+            which waits for a call of TensorFlow and for a read of stored images alone,
+            the estimator does not change; neither does it after one Ctrl-C before the
+            first step. In the scope of a distribution strategy both wait for the same.
 
         Warns
         -----
