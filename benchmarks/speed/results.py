@@ -19,9 +19,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Environment variables of TensorFlow: the defaults, and the settings that README.md
-# recommends. With one thread per operation, the other cores run other operations. By
-# default, TensorFlow uses oneDNN on some processors only.
+# Environment variables of TensorFlow: the defaults, and one thread per operation, as
+# configure_threads sets it for ConvVAE. By default, TensorFlow uses oneDNN on some
+# processors only, and ConvVAE on all.
 _VARIABLES = {"TF_NUM_INTRAOP_THREADS": "1", "TF_ENABLE_ONEDNN_OPTS": "1"}
 SETTINGS: dict[str, dict[str, str]] = {"default": {}, "set": _VARIABLES}
 

@@ -3,13 +3,14 @@
 All sides use the same network and loss (sum of squared errors plus KL divergence). A
 side is one of these libraries, with the code that runs the workloads in it.
 
-1. Training on images of 8 x 8, 32 x 32 and 128 x 128, from the same weights.
+1. Training on images of 8 x 8, 32 x 32 and 128 x 128, and with 32 filters on images of
+   28 x 28 and 64 x 64, from the same weights.
 2. Encoding, decoding and scoring (64 draws) of one and of many images.
 3. Loading a fitted network and encoding one image in a fresh process.
 4. Grid search over 6 candidates with 3 folds, as a whole process with its imports.
 5. Rate of multiply-adds in training, as a fraction of that of matrix products.
 
-Usage, on an otherwise idle machine (about 30 minutes on 2 cores):
+Usage, on an otherwise idle machine (about 40 minutes on 2 cores):
 
     pip install -e '.[benchmarks]'
     python benchmarks/speed/speed.py
@@ -60,6 +61,12 @@ POLICIES = ("float32", "mixed_bfloat16")
 TRAININGS = (
     Training(size=8, hidden_layers=2, batch_size=32, n_images=3200, epochs=6),
     Training(size=32, hidden_layers=2, batch_size=128, n_images=2560, epochs=4),
+    Training(
+        size=28, hidden_layers=2, batch_size=64, n_images=1280, epochs=2, filters=32
+    ),
+    Training(
+        size=64, hidden_layers=3, batch_size=64, n_images=256, epochs=2, filters=32
+    ),
     Training(size=128, hidden_layers=4, batch_size=64, n_images=256, epochs=3),
 )
 # Training that is compared with matrix products.

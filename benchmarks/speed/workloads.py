@@ -23,9 +23,11 @@ class Training(NamedTuple):
     batch_size: int
     n_images: int
     epochs: int
+    filters: int = FILTERS
 
     def __str__(self) -> str:
-        return f"train {self.size}x{self.size}"
+        name = f"train {self.size}x{self.size}"
+        return name if self.filters == FILTERS else f"{name}, {self.filters} filters"
 
 
 class Serving(NamedTuple):
@@ -50,7 +52,7 @@ def architecture(workload: Training | Serving) -> Architecture:
     return Architecture(
         image_shape=(workload.size, workload.size, 1),
         latent_dim=getattr(workload, "latent_dim", LATENT_DIM),
-        filters=getattr(workload, "filters", FILTERS),
+        filters=workload.filters,
         hidden_layers=workload.hidden_layers,
         kernel_size=KERNEL_SIZE,
         last_activation="sigmoid",

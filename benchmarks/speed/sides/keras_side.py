@@ -22,7 +22,6 @@ from benchmarks.networks.keras_vae import (
 )
 from benchmarks.speed.sides.importance import importance_scores
 from benchmarks.speed.workloads import (
-    FILTERS,
     KERNEL_SIZE,
     LATENT_DIM,
     LEARNING_RATE,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
     _Predict = Callable[[keras.Model, np.ndarray, int], np.ndarray]
 
-_NETWORK = {"latent_dim": LATENT_DIM, "filters": FILTERS, "kernel_size": KERNEL_SIZE}
+_NETWORK = {"latent_dim": LATENT_DIM, "kernel_size": KERNEL_SIZE}
 _MODELS = {"train_step": TrainStepVAE, "add_loss": with_added_loss}
 _STEPS_PER_EXECUTION = (8, 32)
 _BATCH_SIZES = (32, 256, 1024)
@@ -150,7 +149,11 @@ class Training:
         ]
 
     def _networks(self) -> tuple[keras.Model, keras.Model]:
-        network = {**_NETWORK, "hidden_layers": self._workload.hidden_layers}
+        network = {
+            **_NETWORK,
+            "filters": self._workload.filters,
+            "hidden_layers": self._workload.hidden_layers,
+        }
         encoder = build_encoder(self._workload.size, **network)
         decoder = build_decoder(self._workload.size, **network)
         load_weights([encoder, decoder], self._weights)

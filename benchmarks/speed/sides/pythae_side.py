@@ -12,7 +12,7 @@ from pythae.trainers.training_callbacks import TrainingCallback
 
 from benchmarks.networks.pythae_vae import QuietTrainer, build_model, dataset
 from benchmarks.networks.torch_vae import load_weights, mirrored
-from benchmarks.speed.workloads import FILTERS, LATENT_DIM, LEARNING_RATE, make_images
+from benchmarks.speed.workloads import LATENT_DIM, LEARNING_RATE, make_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ class Training:
         self._model = build_model(
             (workload.size, workload.size),
             latent_dim=LATENT_DIM,
-            filters=FILTERS,
+            filters=workload.filters,
             hidden_layers=workload.hidden_layers,
             beta=_BETA,
         )
