@@ -10,12 +10,14 @@ from skvae.displays import (
     TrainingDisplay,
 )
 from skvae.estimator import ConvVAE
+from skvae.outliers import ConvVAEOutlierDetector
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Checkpoint",
     "ConvVAE",
+    "ConvVAEOutlierDetector",
     "LatentSpaceDisplay",
     "ManifoldDisplay",
     "ReconstructionDisplay",

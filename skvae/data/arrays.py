@@ -56,6 +56,11 @@ def as_array(X: Any, name: str = "X") -> Any:
     return _from_sequence(X, name)
 
 
+def take_rows(X: Any, rows: np.ndarray | slice) -> Any:
+    """Select rows of an array or a table. The result has the type of X."""
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
 def _converted(X: Any, name: str) -> np.ndarray:
     """Convert what has `__array__` or, without it, `__dlpack__`."""
     try:

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 from sklearn.utils.random import sample_without_replacement
 
-from skvae.data.arrays import as_array
+from skvae.data.arrays import as_array, take_rows
 from skvae.data.storage import is_stored
 from skvae.displays.common import check_estimator
 from skvae.displays.image_grid import (
@@ -235,7 +235,7 @@ def _take(X: Any, rows: np.ndarray | slice) -> Any:
     if is_stored(X) and isinstance(rows, np.ndarray):
         # Out-of-core arrays need to support slices only.
         return np.concatenate([np.asarray(X[i : i + 1]) for i in rows])
-    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+    return take_rows(X, rows)
 
 
 def _reconstruction_errors(estimator: ConvVAE, X: Any) -> np.ndarray:
