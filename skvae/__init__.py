@@ -5,6 +5,7 @@ from skvae.checkpoint import Checkpoint
 from skvae.displays import (
     LatentSpaceDisplay,
     ManifoldDisplay,
+    OutlierDisplay,
     ReconstructionDisplay,
     SampleDisplay,
     TrainingDisplay,
@@ -20,6 +21,7 @@ __all__ = [
     "ConvVAEOutlierDetector",
     "LatentSpaceDisplay",
     "ManifoldDisplay",
+    "OutlierDisplay",
     "ReconstructionDisplay",
     "SampleDisplay",
     "TrainingDisplay",
