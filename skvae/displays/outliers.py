@@ -24,6 +24,9 @@ from skvae.outliers import ConvVAEOutlierDetector
 if TYPE_CHECKING:
     from skvae.estimator import Images
 
+# Height of the scores below the images, in inches.
+_SCORES_HEIGHT = 0.5
+
 
 class OutlierDisplay:
     """The oddest images, each above its reconstruction and its error map.
@@ -142,6 +145,9 @@ class OutlierDisplay:
             f"original over decoded over error, scores (threshold {self.threshold:.4g})"
         )
         self.figure_ = self.ax_.figure
+        if ax is None:
+            self.ax_.set_anchor("N")  # the space is below
+            self.figure_.set_figheight(self.figure_.get_figheight() + _SCORES_HEIGHT)
         return self
 
     def _errors_as_images(self) -> np.ndarray:
