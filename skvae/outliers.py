@@ -68,15 +68,15 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
     Notes
     -----
     X is as in ConvVAE: rows of pixels, grey images or images with channels, in memory
-    or out-of-core. `y` is not used, so that all images given to `fit` are taken as
-    examples of what is normal. A few outliers among them are tolerated.
+    or out-of-core. `fit` does not use `y`: it takes all images as examples of what is
+    normal. If some of them are not, `contamination` should be no less than their part.
 
     A likelihood is not proof. It can be high for simple odd images, because dark, flat
     or smooth images are easy to decode [1]_.
 
-    The images that `fit` was given have higher scores than new ones like them, so that
-    `fit_predict` finds fewer of them than `contamination`, the more so the more the
-    estimator overfits.
+    Other detectors of scikit-learn find exactly `contamination` of the images given to
+    `fit`. This one does not: those trained on have higher scores than new ones, the
+    more so the more the estimator overfits.
 
     References
     ----------

@@ -12,7 +12,7 @@ curve (AUC) of its scores on test images, normal and odd:
 For ConvVAEOutlierDetector there are also the parts of the normal and of the odd test
 images that `predict` finds; of the normal ones it should be `contamination`, 0.1.
 
-Usage (about an hour on 2 cores, and several with --all):
+Usage (about half an hour on 2 cores, and more with --all):
 
     pip install -e '.[benchmarks]'
     python benchmarks/outliers/outliers.py FOLDER [--all]
