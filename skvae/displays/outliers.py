@@ -146,8 +146,7 @@ class OutlierDisplay:
         )
         self.figure_ = self.ax_.figure
         if ax is None:
-            self.ax_.set_anchor("N")  # the space is below
-            self.figure_.set_figheight(self.figure_.get_figheight() + _SCORES_HEIGHT)
+            _make_room_for_scores(self.ax_)
         return self
 
     def _errors_as_images(self) -> np.ndarray:
@@ -220,3 +219,9 @@ class OutlierDisplay:
             indices=indices,
         )
         return display.plot(ax, cmap=cmap, im_kwargs=im_kwargs)
+
+
+def _make_room_for_scores(ax: Any) -> None:
+    """Enlarge a new figure, below the images."""
+    ax.set_anchor("N")
+    ax.figure.set_figheight(ax.figure.get_figheight() + _SCORES_HEIGHT)
