@@ -121,7 +121,7 @@ def test_outliers_of_a_file_are_named(skvae_command, tmp_path):
     X[27] = X[27].T
     X += np.random.default_rng(0).normal(0, 0.05, X.shape)
     np.savez(tmp_path / "own.npz", X=X)
-    completed = skvae_command("own.npz", "--outliers", 0.1, *QUICK, "--epochs", 30)
+    completed = skvae_command("own.npz", "--outliers", 0.2, *QUICK, "--epochs", 30)
     assert warnings_of(completed) == []
     lines = completed.stdout.splitlines()
     assert lines[0].endswith("own.npz, 40 images")
@@ -131,7 +131,7 @@ def test_outliers_of_a_file_are_named(skvae_command, tmp_path):
     scores = [float(line[2]) for line in named]
     assert scores == sorted(scores)
     detector = joblib.load(tmp_path / "skvae.joblib")
-    assert detector.contamination == 0.1
+    assert detector.contamination == 0.2
     n_found = (detector.predict(X) == -1).sum()
     assert f"{n_found} images are below the threshold" in lines[first + 13]
     assert (tmp_path / "skvae.png").read_bytes().startswith(b"\x89PNG")
