@@ -5,11 +5,13 @@ from skvae.checkpoint import Checkpoint
 from skvae.displays import (
     LatentSpaceDisplay,
     ManifoldDisplay,
+    OutlierDisplay,
     ReconstructionDisplay,
     SampleDisplay,
     TrainingDisplay,
 )
 from skvae.estimator import ConvVAE
+from skvae.outliers import ConvVAEOutlierDetector
 from skvae.training.threads import configure_threads
 
 __version__ = "0.1.0"
@@ -17,8 +19,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Checkpoint",
     "ConvVAE",
+    "ConvVAEOutlierDetector",
     "LatentSpaceDisplay",
     "ManifoldDisplay",
+    "OutlierDisplay",
     "ReconstructionDisplay",
     "SampleDisplay",
     "TrainingDisplay",

@@ -1,4 +1,4 @@
-"""Command line of skvae: fit ConvVAE on the digits or on your own images."""
+"""Command line of skvae: fit ConvVAE on images, or find the odd ones among them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import type_of_target
 
-from skvae import ConvVAE, ReconstructionDisplay, SampleDisplay, __version__
+from skvae import (
+    ConvVAE,
+    ConvVAEOutlierDetector,
+    OutlierDisplay,
+    ReconstructionDisplay,
+    SampleDisplay,
+    __version__,
+)
 from skvae.cores import n_cores
 from skvae.displays.common import check_matplotlib
 from skvae.training.threads import prefer_threads
@@ -42,10 +49,13 @@ class _Images(NamedTuple):
     name: str
     X: np.ndarray
     y: np.ndarray | None
+    paths: list[Path] | None = None
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Fit ConvVAE, compare it with PCA and save the model and a picture.
+
+    With --outliers, find the oddest images instead.
 
     Parameters
     ----------
@@ -53,19 +63,16 @@ def main(arguments: list[str] | None = None) -> None:
         Command line arguments. None reads them from `sys.argv`.
     """
     options = _parse(arguments)
+    is_detector = options.outliers is not None
     try:
         _check_writable(options.model, options.picture)
         _check_matplotlib(options.picture)
         images = _load(options.data, tuple(options.size), is_grey=options.grey)
-        train, test, y_train, y_test = _split(images, options.random_state)
+        parts = None if is_detector else _split(images, options.random_state)
         _start_tensorflow()
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"skvae: {error}")
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    print(
-        f"skvae {__version__}: {images.name}, {len(train)} images to train on, "
-        f"{len(test)} held out"
-    )
     vae = ConvVAE(
         options.latent_dim,
         filters=options.filters,
@@ -75,31 +82,30 @@ def main(arguments: list[str] | None = None) -> None:
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         input_shape=options.input_shape,
+        early_stopping=is_detector,
         random_state=options.random_state,
         verbose=1,
     )
-    try:
-        vae.fit(train)
-    except ValueError as error:
-        sys.exit(f"skvae: {error}")
-    except KeyboardInterrupt as error:
-        print(f"skvae: {error}", file=sys.stderr)
-        if hasattr(vae, "weights_"):
-            joblib.dump(vae, options.model)
-            _print_model(options.model)
-        sys.exit(_INTERRUPTED)
-    joblib.dump(vae, options.model)
+    title = f"skvae {__version__}: {images.name}"
+    if parts is None:
+        print(f"{title}, {len(images.X)} images")
+        _find_outliers(vae, images, options)
+        return
+    train, test, y_train, y_test = parts
+    print(f"{title}, {len(train)} images to train on, {len(test)} held out")
+    _fit(vae, train, options.model)
     _print_comparison(vae, train, test, y_train, y_test)
     _save_picture(vae, test, options.picture)
     print(f"picture  {options.picture}  (originals, the same decoded, samples)")
-    _print_model(options.model)
+    _print_model(vae, options.model)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m skvae",
         description="Fit a convolutional variational autoencoder on images, compare "
-        "it with PCA on held-out images, and save a picture and the fitted model.",
+        "it with PCA on held-out images, and save a picture and the fitted model. Or "
+        "find the oddest images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -121,6 +127,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("skvae.png"),
         help="output file for the picture",
+    )
+    parser.add_argument(
+        "--outliers",
+        type=_contamination,
+        metavar="PART",
+        help="name the oddest images, and show them in the picture; the model is a "
+        "detector that finds this part of images like these (0.05, for instance)",
     )
     parser.add_argument(
         "--input-shape",
@@ -176,6 +189,17 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _contamination(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 0.5:
+        msg = f"{text!r} is not a number above 0 and at most 0.5"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
 def _load(path: Path | None, size: tuple[int, int], *, is_grey: bool) -> _Images:
     if path is None:
         digits = load_digits()
@@ -187,7 +211,10 @@ def _load(path: Path | None, size: tuple[int, int], *, is_grey: bool) -> _Images
 
 def _load_folder(folder: Path, size: tuple[int, int], *, is_grey: bool) -> _Images:
     try:
-        from skvae.data.pictures import read_pictures  # noqa: PLC0415  optional dependency
+        from skvae.data.pictures import (  # noqa: PLC0415  optional dependency
+            picture_paths,
+            read_pictures,
+        )
     except ImportError as error:
         msg = "reading pictures needs Pillow: pip install pillow"
         raise ImportError(msg) from error
@@ -196,7 +223,9 @@ def _load_folder(folder: Path, size: tuple[int, int], *, is_grey: bool) -> _Imag
         print(f"skvae: skipped {file}: {reason}", file=sys.stderr)
     height, width = size
     kind = "grey" if is_grey else "colour"
-    return _Images(f"{folder}, {kind}, {height} x {width} pixels", images, None)
+    name = f"{folder}, {kind}, {height} x {width} pixels"
+    paths = [path for path in picture_paths(folder) if path not in left_out]
+    return _Images(name, images, None, paths)
 
 
 def _load_file(path: Path) -> _Images:
@@ -286,6 +315,42 @@ def _split(
     return tuple(train_test_split(images.X, images.y, random_state=random_state))
 
 
+def _fit(
+    estimator: ConvVAE | ConvVAEOutlierDetector, X: np.ndarray, path: Path
+) -> None:
+    """Fit and save the estimator, or exit with a message."""
+    try:
+        estimator.fit(X)
+    except ValueError as error:
+        sys.exit(f"skvae: {error}")
+    except KeyboardInterrupt as error:
+        print(f"skvae: {error}", file=sys.stderr)
+        if hasattr(estimator, "weights_"):
+            joblib.dump(estimator, path)
+            _print_model(estimator, path)
+        sys.exit(_INTERRUPTED)
+    joblib.dump(estimator, path)
+
+
+def _find_outliers(vae: ConvVAE, images: _Images, options: argparse.Namespace) -> None:
+    """Name the oddest images, and save a picture of them and the detector."""
+    detector = ConvVAEOutlierDetector(
+        vae, contamination=options.outliers, random_state=options.random_state
+    )
+    _fit(detector, images.X, options.model)
+    scores = detector.score_samples(images.X)
+    oddest = np.argsort(scores, kind="stable")[:_N_SHOWN]
+    print(f"{'oddest images':<40} {'score':>10}")
+    for i in oddest:
+        name = f"row {i}" if images.paths is None else str(images.paths[i])
+        print(f"{name:<40} {scores[i]:>10.2f}")
+    n_found = np.count_nonzero(scores < detector.offset_)
+    print(f"{n_found} images are below the threshold of {detector.offset_:.2f}")
+    _save_oddest(detector, images.X[oddest], options.picture)
+    print(f"picture  {options.picture}  (oddest images, the same decoded, errors)")
+    _print_model(detector, options.model)
+
+
 def _print_comparison(
     vae: ConvVAE,
     train: np.ndarray,
@@ -328,8 +393,9 @@ def _print_comparison(
         print("{:<40} {:>10} {:>10}".format(*columns))
 
 
-def _print_model(path: Path) -> None:
-    print(f"model    {path}  (joblib.load gives the fitted ConvVAE)")
+def _print_model(estimator: ConvVAE | ConvVAEOutlierDetector, path: Path) -> None:
+    name = type(estimator).__name__
+    print(f"model    {path}  (joblib.load gives the fitted {name})")
 
 
 def _save_picture(vae: ConvVAE, test: np.ndarray, path: Path) -> None:
@@ -344,6 +410,20 @@ def _save_picture(vae: ConvVAE, test: np.ndarray, path: Path) -> None:
     ReconstructionDisplay.from_estimator(vae, test[:n], n_samples=n, n_cols=n, ax=upper)
     SampleDisplay.from_estimator(vae, n_samples=n, random_state=0, n_cols=n, ax=lower)
     lower.set_xlabel("sampled")
+    figure.savefig(path, dpi=100)
+
+
+def _save_oddest(
+    detector: ConvVAEOutlierDetector, oddest: np.ndarray, path: Path
+) -> None:
+    """Save a picture of the oddest images."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  optional dependency
+
+    n = len(oddest)
+    height, width, _ = detector.estimator_.input_shape_
+    figure_height = 1 + 3 * np.clip(height / width, 0.25, 2)
+    figure = Figure(figsize=(1 + n, figure_height), layout="constrained")
+    OutlierDisplay.from_estimator(detector, oddest, n_samples=n, ax=figure.subplots())
     figure.savefig(path, dpi=100)
 
 

@@ -44,7 +44,7 @@ from skvae.data.value_range import auto_value_range, parse_value_range
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.persistence import state as saved
 from skvae.serving.sampler import draw_latents
-from skvae.streams import MAX_SEED, Stream, stream
+from skvae.streams import Stream, draw_seed, stream
 from skvae.training.callbacks import CallbackSupportMixin, FitTasks
 from skvae.training.collapse import collapse_message
 from skvae.training.interruption import deferred_interrupt
@@ -625,7 +625,7 @@ class ConvVAE(
         """
         fitted = self._fitted()
         n_samples = _checked_count("n_samples", n_samples)
-        seed = _draw_seed(self.random_state if random_state is None else random_state)
+        seed = draw_seed(self.random_state if random_state is None else random_state)
         rng = stream(seed, Stream.SAMPLES)
         latent_dim = fitted.architecture.latent_dim
         if fitted.sampler is None:
@@ -765,7 +765,7 @@ class ConvVAE(
         self._validate_params()
         self._check_combinations(X_val)
         earlier = self._fitted() if is_continued else None
-        seed = earlier.seed if earlier else _draw_seed(self.random_state)
+        seed = earlier.seed if earlier else draw_seed(self.random_state)
         with naming("X"):
             X = as_array(X)
 
@@ -1004,21 +1004,3 @@ def _changed(name: str, value: object, earlier: object) -> str:
         f"{name}={value!r} differs from the {earlier!r} of the earlier fit, which this "
         f"call would continue. Set it back, or fit anew with warm_start=False."
     )
-
-
-def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
-    """A seed from `random_state`.
-
-    None takes it from the operating system: numpy's global generator is the host's.
-    """
-    if random_state is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    if not isinstance(random_state, Integral) or not 0 <= random_state <= MAX_SEED:
-        msg = (
-            f"random_state must be an integer from 0 to {MAX_SEED}, a RandomState "
-            f"instance or None, got {random_state!r}."
-        )
-        raise ValueError(msg)
-    return int(random_state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from numbers import Integral
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Stream(IntEnum):
     ROW_DRAWS = 4
     SAMPLES = 5
     SAMPLER = 6
+    CALIBRATION_SPLIT = 7
 
 
 def stream(seed: int, purpose: Stream, index: int = 0) -> np.random.Generator:
@@ -33,3 +35,21 @@ def stream(seed: int, purpose: Stream, index: int = 0) -> np.random.Generator:
         Epoch or number of points, for a purpose that has one stream for each.
     """
     return np.random.default_rng((seed, purpose, index))
+
+
+def draw_seed(random_state: int | np.random.RandomState | None) -> int:
+    """A seed from `random_state`.
+
+    None takes it from the operating system: numpy's global generator is the host's.
+    """
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if not isinstance(random_state, Integral) or not 0 <= random_state <= MAX_SEED:
+        msg = (
+            f"random_state must be an integer from 0 to {MAX_SEED}, a RandomState "
+            f"instance or None, got {random_state!r}."
+        )
+        raise ValueError(msg)
+    return int(random_state)

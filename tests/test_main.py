@@ -12,6 +12,7 @@ import pytest
 from pictures import write_pictures
 
 from skvae.__main__ import main
+from skvae.data.pictures import picture_paths, read_pictures
 
 QUICK = ["--epochs", "2", "--filters", "4", "--latent-dim", "3"]
 
@@ -114,6 +115,52 @@ def test_folder_of_pictures(skvae_command, tmp_path):
     assert joblib.load(tmp_path / "skvae.joblib").input_shape_ == (64, 64, 1)
 
 
+def test_outliers_of_a_file_are_named(skvae_command, tmp_path):
+    """One image of 40 is turned, the others differ by noise."""
+    X = np.tile(np.linspace(0, 1, 8), (40, 8, 1))
+    X[27] = X[27].T
+    X += np.random.default_rng(0).normal(0, 0.05, X.shape)
+    np.savez(tmp_path / "own.npz", X=X)
+    completed = skvae_command("own.npz", "--outliers", 0.2, *QUICK, "--epochs", 30)
+    assert warnings_of(completed) == []
+    lines = completed.stdout.splitlines()
+    assert lines[0].endswith("own.npz, 40 images")
+    first = next(i for i, line in enumerate(lines) if line.startswith("oddest"))
+    named = [line.split() for line in lines[first + 1 : first + 13]]
+    assert named[0][:2] == ["row", "27"]
+    scores = [float(line[2]) for line in named]
+    assert scores == sorted(scores)
+    detector = joblib.load(tmp_path / "skvae.joblib")
+    assert detector.contamination == 0.2
+    n_found = (detector.predict(X) == -1).sum()
+    assert f"{n_found} images are below the threshold" in lines[first + 13]
+    assert (tmp_path / "skvae.png").read_bytes().startswith(b"\x89PNG")
+    assert "ConvVAEOutlierDetector" in lines[-1]
+
+
+def test_outliers_of_a_folder_are_named_by_their_files(skvae_command, tmp_path):
+    folder = tmp_path / "pictures"
+    write_pictures(folder)
+    (folder / "03.png").write_bytes(b"no picture")
+    arguments = ["--grey", "--size", 8, 9, "--outliers", 0.05, *QUICK]
+    lines = skvae_command(folder, *arguments).stdout.splitlines()
+    files = [line.split()[0] for line in lines if line.startswith(str(folder))]
+    assert len(set(files)) == 12
+    images, _ = read_pictures(folder, (8, 9), is_grey=True)
+    left = [path for path in picture_paths(folder) if path.name != "03.png"]
+    detector = joblib.load(tmp_path / "skvae.joblib")
+    expected = np.argsort(detector.score_samples(images))[:12]
+    assert files == [str(left[i]) for i in expected]
+
+
+@pytest.mark.parametrize("part", ["0", "0.6", "many"])
+def test_an_invalid_part_of_outliers_is_refused(skvae_command, capsys, part):
+    with pytest.raises(SystemExit):
+        skvae_command("--outliers", part)
+    message = f"'{part}' is not a number above 0 and at most 0.5"
+    assert message in capsys.readouterr().err
+
+
 def test_invalid_arguments_exit_with_a_message(skvae_command, tmp_path):
     np.save(tmp_path / "nan.npy", np.full((9, 4), np.nan))
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
@@ -149,6 +196,7 @@ def test_ctrl_c_saves_what_was_trained(tmp_path):
     code = """
 import signal
 from skvae.__main__ import main
+from skvae.data.pictures import picture_paths, read_pictures
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main(["--epochs", "100000", "--filters", "2"])
 """

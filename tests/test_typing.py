@@ -17,7 +17,7 @@ from typing import Any, assert_type
 import numpy as np
 from numpy.typing import NDArray
 
-from skvae import Checkpoint, ConvVAE, __version__
+from skvae import Checkpoint, ConvVAE, ConvVAEOutlierDetector, __version__
 from skvae.exceptions import PosteriorCollapseWarning
 
 X = np.zeros((20, 8, 8))
@@ -49,6 +49,18 @@ assert_type(vae.noise_variance_, float)
 assert_type(vae.latent_kl_, NDArray[np.float32])
 assert_type(vae.n_features_in_, int)
 
+detector = ConvVAEOutlierDetector(vae, contamination=0.05, random_state=0)
+assert_type(detector.fit(X), ConvVAEOutlierDetector)
+assert_type(detector.set_params(estimator__latent_dim=3), ConvVAEOutlierDetector)
+assert_type(detector.score_samples(X), NDArray[np.float64])
+assert_type(detector.decision_function(X), NDArray[np.float64])
+assert_type(detector.predict(X), NDArray[np.int64])
+assert_type(detector.fit_predict(X), NDArray[np.int64])
+assert_type(detector.error_map(X), NDArray[np.float64])
+assert_type(detector.estimator_, ConvVAE)
+assert_type(detector.offset_, float)
+assert_type(detector.n_features_in_, int)
+
 assert_type(__version__, str)
 assert_type(PosteriorCollapseWarning("collapsed"), PosteriorCollapseWarning)
 
@@ -76,6 +88,7 @@ vae.fit(object())  # arg-type
 vae.partial_fit()  # call-arg
 vae.sample("3")  # arg-type
 vae.score_samples(X, n_draws=None)  # arg-type
+ConvVAEOutlierDetector(3)  # arg-type
 loss: float = vae.history_["loss"]  # assignment
 features: str = vae.fit(X).transform(X)  # assignment
 """

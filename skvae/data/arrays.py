@@ -56,6 +56,14 @@ def as_array(X: Any, name: str = "X") -> Any:
     return _from_sequence(X, name)
 
 
+def take_rows(X: Any, rows: np.ndarray | slice) -> Any:
+    """Select rows of X. The result has the type of X, unless X is out-of-core."""
+    if is_stored(X) and isinstance(rows, np.ndarray):
+        # Out-of-core arrays need to support slices only.
+        return np.concatenate([np.asarray(X[i : i + 1]) for i in rows])
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
 def _converted(X: Any, name: str) -> np.ndarray:
     """Convert what has `__array__` or, without it, `__dlpack__`."""
     try:

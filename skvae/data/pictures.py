@@ -70,7 +70,7 @@ def read_pictures(
     if not folder.is_dir():
         msg = f"{folder} is not a folder."
         raise NotADirectoryError(msg)
-    paths = sorted(path for path in folder.rglob("*") if _is_wanted(path, folder))
+    paths = picture_paths(folder)
     height, width = size
     images = np.empty((len(paths), height, width, 1 if is_grey else 3), np.uint8)
     n_images, n_reduced, left_out = 0, 0, {}
@@ -98,6 +98,11 @@ def read_pictures(
             f"upper 8. Read them with another library if they use the lower ones."
         )
     return images[:n_images], left_out
+
+
+def picture_paths(folder: Path) -> list[Path]:
+    """Files that `read_pictures` reads or leaves out, in the order of its images."""
+    return sorted(path for path in folder.rglob("*") if _is_wanted(path, folder))
 
 
 def _is_wanted(path: Path, folder: Path) -> bool:

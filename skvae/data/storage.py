@@ -60,8 +60,8 @@ def chunk_length(images: np.ndarray | StoredImages) -> int:
 
 
 def image_bytes(images: np.ndarray | StoredImages) -> int:
-    """Size of one image in bytes."""
-    return images.dtype.itemsize * math.prod(images.shape[1:])
+    """Size of one image in bytes; at least 1, also if it has no pixels."""
+    return max(1, images.dtype.itemsize * math.prod(images.shape[1:]))
 
 
 def chunks(images: np.ndarray | StoredImages) -> Iterator[np.ndarray]:
@@ -274,6 +274,27 @@ class Selection:
         if isinstance(rows, range):
             return self._images[rows.start : rows.stop]
         return self._images[rows]
+
+
+class StoredRows(Selection):
+    """Selected rows of an out-of-core array, as an out-of-core array in its layout.
+
+    Parameters
+    ----------
+    array : array-like with shape, dtype and slicing
+    rows : ndarray of int of shape (n_rows,)
+        In ascending order, so that neighbours are read together.
+    """
+
+    def __init__(self, array: StoredArray, rows: np.ndarray) -> None:
+        stored = StoredImages(array, lambda part: part, tuple(array.shape[1:]))
+        super().__init__(stored, rows)
+        self.shape = (len(rows), *stored.shape[1:])
+        self.dtype = stored.dtype
+        if _own_chunk_length(array):
+            # As many rows as are selected of a chunk: each is then read about once.
+            n_rows = round(stored.read_length * len(rows) / len(stored))
+            self.chunks = (max(1, n_rows), *stored.shape[1:])
 
 
 def check_file(array: Any) -> None:

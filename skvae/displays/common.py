@@ -36,7 +36,7 @@ def check_matplotlib(caller: str) -> None:
         raise ImportError(msg) from error
 
 
-def check_estimator(display: str, estimator: Any) -> None:
+def check_estimator(display: str, estimator: Any, kind: type = ConvVAE) -> None:
     """Validate the estimator of a display.
 
     Parameters
@@ -44,21 +44,24 @@ def check_estimator(display: str, estimator: Any) -> None:
     display : str
         Class name of the display, for error messages.
     estimator : object
+    kind : type, default=ConvVAE
+        Class of the estimator.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed.
     TypeError
-        If the estimator is not a ConvVAE.
+        If the estimator is not of that class.
     NotFittedError
         If the estimator is not fitted.
     """
     check_matplotlib(display)
-    if not isinstance(estimator, ConvVAE):
+    if not isinstance(estimator, kind):
+        name = kind.__name__
         msg = (
-            f"{display} requires a ConvVAE, got {type(estimator).__name__}. For a "
-            f"pipeline, pass its ConvVAE step, and X as transformed by the steps "
+            f"{display} requires a {name}, got {type(estimator).__name__}. For a "
+            f"pipeline, pass its {name} step, and X as transformed by the steps "
             f"before it."
         )
         raise TypeError(msg)

@@ -10,8 +10,7 @@ import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar
 from sklearn.utils.random import sample_without_replacement
 
-from skvae.data.arrays import as_array
-from skvae.data.storage import is_stored
+from skvae.data.arrays import as_array, take_rows
 from skvae.displays.common import check_estimator
 from skvae.displays.image_grid import (
     arrange_in_rows,
@@ -202,7 +201,7 @@ class ReconstructionDisplay:
         else:
             errors = _reconstruction_errors(estimator, array)
             indices = np.argsort(-errors, kind="stable")[:n_samples]
-        rows = _take(array, indices)
+        rows = take_rows(array, indices)
         decoded = estimator.inverse_transform(np.asarray(estimator.transform(rows)))
         images, reconstructions = (
             np.asarray(each).reshape(-1, *estimator.input_shape_)
@@ -230,14 +229,6 @@ def _random_rows(
     return np.sort(rows)
 
 
-def _take(X: Any, rows: np.ndarray | slice) -> Any:
-    """Select rows of X. The result has the type of X, unless X is out-of-core."""
-    if is_stored(X) and isinstance(rows, np.ndarray):
-        # Out-of-core arrays need to support slices only.
-        return np.concatenate([np.asarray(X[i : i + 1]) for i in rows])
-    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
-
-
 def _reconstruction_errors(estimator: ConvVAE, X: Any) -> np.ndarray:
     """Mean squared error of each row of X, computed in chunks."""
     Z = np.asarray(estimator.transform(X))
@@ -246,7 +237,7 @@ def _reconstruction_errors(estimator: ConvVAE, X: Any) -> np.ndarray:
     return np.concatenate(
         [
             _mean_squared_error(
-                np.asarray(_take(X, part)), estimator.inverse_transform(Z[part])
+                np.asarray(take_rows(X, part)), estimator.inverse_transform(Z[part])
             )
             for part in parts
         ]

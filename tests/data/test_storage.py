@@ -11,7 +11,13 @@ import zarr
 from helpers import TINY, assert_same_fit
 
 from skvae import ConvVAE
-from skvae.data.storage import Selection, StoredImages, is_stored, sample_images
+from skvae.data.storage import (
+    Selection,
+    StoredImages,
+    StoredRows,
+    is_stored,
+    sample_images,
+)
 from skvae.serving.sessions import FittedNetwork
 from skvae.training.trainer import Trainer
 
@@ -590,3 +596,30 @@ def test_of_a_memory_map_only_the_rows_that_are_wanted_are_touched(bytes_):
     rows = np.array([60, 3, 5, 41])
     np.testing.assert_array_equal(stored[rows], bytes_[rows][..., None])
     assert sorted(lazy.read) == sorted(rows)
+
+
+def test_selected_rows_are_an_out_of_core_array(images):
+    rows = np.array([0, 3, 4, 5, 60])
+    selected = StoredRows(Slices(images), rows)
+    assert is_stored(selected)
+    assert selected.shape == (5, 8, 8)
+    assert selected.dtype == images.dtype
+    np.testing.assert_array_equal(selected[1:4], images[rows[1:4]])
+    assert not hasattr(selected, "chunks")
+
+
+def test_selected_rows_of_large_chunks_are_read_chunk_by_chunk():
+    """In any order of the runs that its reader chooses."""
+
+    class Chunked(Slices):
+        chunks = (8192, 1024)  # 8 MB each
+
+    stored = Chunked(np.broadcast_to(np.uint8(0), (8 * 8192, 1024)))
+    rng = np.random.default_rng(0)
+    rows = np.flatnonzero(rng.random(8 * 8192) < 0.8)
+    selected = StoredRows(stored, rows)
+    reader = StoredImages(selected, lambda part: part, (1024,))
+    for start in rng.permutation(np.arange(0, len(rows), reader.read_length)):
+        reader[start : start + reader.read_length]
+    assert set(stored.lengths) == {8192}
+    assert len(stored.lengths) <= 2 * 8
