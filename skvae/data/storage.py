@@ -60,7 +60,7 @@ def read_length(images: np.ndarray | StoredImages) -> int:
     return chunk_length(images)
 
 
-def image_bytes(images: np.ndarray | StoredImages) -> int:
+def image_bytes(images: np.ndarray | StoredImages | Selection) -> int:
     """Size of one image in bytes."""
     return images.dtype.itemsize * math.prod(images.shape[1:])
 
@@ -72,11 +72,9 @@ def chunks(images: np.ndarray | StoredImages) -> Iterator[np.ndarray]:
         yield images[start : start + length]
 
 
-def sample_images(images: np.ndarray | StoredImages) -> np.ndarray:
+def sample_images(images: np.ndarray | StoredImages | Selection) -> np.ndarray:
     """Runs of neighbouring images from all over the data."""
-    n_run = max(1, _SAMPLE_BYTES // _N_RUNS // image_bytes(images))
-    if isinstance(images, StoredImages):
-        n_run = min(n_run, chunk_length(images))
+    n_run = max(1, min(_SAMPLE_BYTES // _N_RUNS, _CHUNK_BYTES) // image_bytes(images))
     last = len(images) - n_run
     if last < _N_RUNS * n_run:
         starts = np.arange(0, len(images), n_run)
@@ -255,6 +253,8 @@ class Selection:
         self._images = images
         self._rows = rows
         self._is_wanted = is_wanted
+        self.shape: tuple[int, ...] = (len(rows), *images.shape[1:])
+        self.dtype: np.dtype = images.dtype
 
     def __len__(self) -> int:
         return len(self._rows)
