@@ -199,7 +199,10 @@ class ConvVAE(
         per pixel is clipped to a global norm of 10.
     early_stopping : bool, default=False
         Whether to stop training when the validation loss does not improve. The weights
-        with the lowest validation loss are restored.
+        with the lowest validation loss are restored. With at least 30 validation
+        images, "gaussian" multiplies its running noise variance in the training loss by
+        the validation images' over it, if that is above 1: the training images' own
+        falls as the network overfits, and the weight of the KL with it.
     validation_fraction : float, default=0.1
         Proportion of training data to set aside as validation set. Only used if
         `early_stopping=True` and `X_val` is None.
@@ -471,9 +474,9 @@ class ConvVAE(
             After Ctrl-C. The first one stops training, once the call of TensorFlow, the
             callback or the fit of the sampler under way has returned: the estimator is
             fitted with the epochs so far, of which the last may be partial, and
-            `latent_kl_` and `sampler_` are those of some images. A second one raises at
-            once, and the estimator does not change; neither does it after one Ctrl-C
-            before the first step.
+            `latent_kl_`, `sampler_` and a `noise_variance_` of each pixel are those of
+            some images. A second one raises at once, and the estimator does not change;
+            neither does it after one Ctrl-C before the first step.
 
         Warns
         -----
@@ -491,10 +494,10 @@ class ConvVAE(
     def partial_fit(self, X: Images, y: object = None) -> Self:
         """Train one more epoch, on X.
 
-        The first call fixes the layout and the value range. k calls with the same X
-        give the same bits as `fit` with ``epochs=k``, but no
-        `PosteriorCollapseWarning`. `latent_kl_` and `sampler_` describe the images of
-        the last call.
+        The first call fixes the layout and the value range, and the decoder starts at
+        the mean of its images. k calls with the same X give the same bits as `fit` with
+        ``epochs=k``, but no `PosteriorCollapseWarning`. `latent_kl_`, `sampler_` and a
+        `noise_variance_` of each pixel describe the images of the last call.
 
         Parameters
         ----------
