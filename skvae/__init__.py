@@ -10,6 +10,7 @@ from skvae.displays import (
     TrainingDisplay,
 )
 from skvae.estimator import ConvVAE
+from skvae.training.threads import configure_threads
 
 __version__ = "0.1.0"
 
@@ -22,4 +23,5 @@ __all__ = [
     "SampleDisplay",
     "TrainingDisplay",
     "__version__",
+    "configure_threads",
 ]

@@ -24,7 +24,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import type_of_target
 
 from skvae import ConvVAE, ReconstructionDisplay, SampleDisplay, __version__
+from skvae.cores import n_cores
 from skvae.displays.common import check_matplotlib
+from skvae.training.threads import prefer_threads
 
 # PCA.score inverts a matrix of n_pixels x n_pixels. For larger images it takes minutes.
 _MAX_PIXELS_FOR_PCA_SCORE = 4096
@@ -252,6 +254,7 @@ def _start_tensorflow() -> None:
     with _muted_stderr():
         from skvae.network.backend import tf  # noqa: PLC0415
 
+        prefer_threads(n_cores())
         tf.zeros(())  # TensorFlow logs to stderr when it initializes its devices
 
 

@@ -32,12 +32,16 @@ class Task(Generic[T]):
     def __init__(self, function: Callable[..., T], *args: Any) -> None:
         self._results: list[T] = []
         self._error: BaseException | None = None
+        # Acquired by the thread that decides whether the function is called.
+        self._decision = threading.Lock()
         # Thread.join takes the thread as over once a signal handler has raised in it
         # (before Python 3.13).
         self._is_over = threading.Event()
         context, config = copy_context(), get_config()
 
         def run() -> None:
+            if not self._decision.acquire(blocking=False):
+                return
             try:
                 with config_context(**config):
                     self._results.append(context.run(function, *args))
@@ -46,15 +50,24 @@ class Task(Generic[T]):
             finally:
                 self._is_over.set()
 
-        threading.Thread(target=run).start()
+        self._thread = threading.Thread(target=run)
 
-    def wait(self) -> None:
-        """Wait until the function has returned or raised."""
-        self._is_over.wait()
+    def start(self) -> None:
+        """Start the thread.
+
+        A signal handler may raise within, and leave the thread started. Call it in a
+        `try`, and `stop` in its clean-up.
+        """
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Do not call the function, or wait until it has returned or raised."""
+        if not self._decision.acquire(blocking=False):
+            self._is_over.wait()
 
     def result(self) -> T:
         """Wait for the function; return its result or raise its error."""
-        self.wait()
+        self._is_over.wait()
         if self._error is not None:
             raise self._error
         return self._results[0]

@@ -44,7 +44,7 @@ from skvae.data.validation import check_numeric, check_out, read_images
 from skvae.data.value_range import auto_value_range, parse_value_range
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.persistence import state as saved
-from skvae.serving.sampler import SamplerFailedError, draw_latents
+from skvae.serving.sampler import draw_latents
 from skvae.streams import MAX_SEED, Stream, stream
 from skvae.training.callbacks import CallbackSupportMixin, FitTasks
 from skvae.training.collapse import collapse_message
@@ -475,8 +475,10 @@ class ConvVAE(
             callback or the fit of the sampler under way has returned: the estimator is
             fitted with the epochs so far, of which the last may be partial, and
             `latent_kl_`, `sampler_` and a `noise_variance_` of each pixel are those of
-            some images. A second one raises at once, and the estimator does not change;
-            neither does it after one Ctrl-C before the first step.
+            some images. After a second one, which waits for a call of TensorFlow and
+            for a read of stored images alone, the estimator does not change; neither
+            does it after one Ctrl-C before the first step. In the scope of a
+            distribution strategy both wait for the same.
 
         Warns
         -----
@@ -801,18 +803,15 @@ class ConvVAE(
         with deferred_interrupt() as interruption:
             from skvae.training.fit import fit  # TensorFlow
 
-            try:
-                fitted = fit(plan, tasks, int(self.verbose), interruption)
-            except SamplerFailedError as failure:
-                self._take(failure.fitted)
-                error = failure.__cause__ or failure
-                error.add_note(
+            fitted, sampler_error = fit(plan, tasks, int(self.verbose), interruption)
+            interruption.close()
+            self._take(fitted)
+            if sampler_error is not None:
+                sampler_error.add_note(
                     "The estimator is fitted, but has no sampler_: sample draws from "
                     "the prior."
                 )
-                raise error from error.__cause__
-            interruption.check()
-            self._take(fitted)
+                raise sampler_error
         if interruption.is_requested:
             n_epochs = self.n_iter_ - plan.n_epochs_before
             msg = (

@@ -103,6 +103,39 @@ assert drawn(lambda: None) == drawn(use)
     )
 
 
+@pytest.mark.parametrize(
+    ("setting", "before", "read", "after"),
+    [
+        (None, "", "1", None),
+        ("0", "", "0", "0"),
+        ("1", "", "1", "1"),
+        (None, "import tensorflow", None, None),
+    ],
+)
+def test_onednn_is_on_unless_the_host_has_chosen(
+    run_python, monkeypatch, setting, before, read, after
+):
+    """TensorFlow reads the variable when it is loaded."""
+    variable = "TF_ENABLE_ONEDNN_OPTS"
+    monkeypatch.delenv(variable, raising=False)
+    printed = run_python(
+        f"""
+import os, sys
+class Recorder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "tensorflow":
+            print(os.environ.get({variable!r}))
+sys.meta_path.insert(0, Recorder)
+{before}
+import skvae.network.backend
+print(os.environ.get({variable!r}))
+""",
+        **({variable: setting} if setting else {}),
+    )
+    assert printed.split() == [str(read), str(after)]
+
+
 def test_import_loads_neither_tensorflow_nor_matplotlib(run_python):
     printed = run_python(
         """

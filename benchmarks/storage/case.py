@@ -108,21 +108,48 @@ def time_cost(path: Path, method: str) -> dict[str, float]:
     }
 
 
+class Chunked:
+    """Array with chunks of its own."""
+
+    def __init__(self, array: np.ndarray, chunk_length: int) -> None:
+        self._array = array
+        self.shape, self.dtype = array.shape, array.dtype
+        self.chunks = (chunk_length, *array.shape[1:])
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        return self._array[key]
+
+
 def order_quality(_: Path, run_length: str, n_runs: str) -> dict[str, float]:
+    """Compute the held-out score of sorted digits that are read in runs."""
+    return _score_of_sorted(lambda X: X, int(run_length), int(n_runs))
+
+
+def chunks_quality(_: Path, chunk_length: str) -> dict[str, float]:
+    """Compute the held-out score of sorted digits with chunks of their own.
+
+    A block has as many chunks as it has of large images.
+    """
+    return _score_of_sorted(lambda X: Chunked(X, int(chunk_length)), 4, 16)
+
+
+def _score_of_sorted(
+    make_source: Callable[[np.ndarray], Any], run_length: int, n_runs: int
+) -> dict[str, float]:
     """Compute the held-out score of digits that are sorted by class."""
     X, y = load_digits(return_X_y=True)
     X = (X * 255 / 16).round().astype(np.uint8)
     X_train, X_test, y_train, _ = train_test_split(X, y, random_state=0)
-    X_train = X_train[np.argsort(y_train, kind="stable")]
+    source = make_source(X_train[np.argsort(y_train, kind="stable")])
     # Few small images stand for many large ones: reduce the bytes of runs and blocks,
     # which are not parameters.
-    n_bytes = int(run_length) * X.shape[1]
+    n_bytes = run_length * X.shape[1]
     with (
         patch("skvae.data.storage._CHUNK_BYTES", n_bytes),
-        patch("skvae.data.shuffling._BLOCK_BYTES", n_bytes * int(n_runs)),
+        patch("skvae.data.shuffling._BLOCK_BYTES", n_bytes * n_runs),
     ):
         scores = [
-            ConvVAE(**_DIGITS, random_state=seed).fit(X_train).score(X_test)
+            ConvVAE(**_DIGITS, random_state=seed).fit(source).score(X_test)
             for seed in range(_N_SEEDS)
         ]
     # Density of images scaled to [0, 1].
@@ -191,6 +218,7 @@ MEASURES = {
     "memory": memory_cost,
     "time": time_cost,
     "order": order_quality,
+    "order of chunks": chunks_quality,
     "interrupt": interrupted_fits,
 }
 

@@ -3,8 +3,8 @@
 1. Peak memory of `fit` (one epoch) and `transform` on a memory map of 2 GB, compared to
    32 epochs on a few of its images.
 2. Time per image from a memory map, compared to images in memory.
-3. Held-out score after training on sorted images that are read in runs, against the
-   length of runs and the number of runs that are shuffled together.
+3. Held-out score after training on sorted images that are read in runs, or in chunks of
+   the array's own, against their length and the number that are shuffled together.
 4. Time from Ctrl-C to the return of `fit`.
 
 Usage, on an otherwise idle machine with Linux (about 35 minutes on 2 cores):
@@ -48,7 +48,8 @@ SIZE = 128
 N_TOGETHER = 2**12
 
 # Measure and arguments of each case. The arguments of "order" are the number of images
-# per run and of runs per block; in skvae, a block of large images has 64 runs.
+# per run and of runs per block; in skvae, a block of large images has 64 runs, or 8 of
+# the array's own chunks.
 CASES = {
     "memory, fit, batches of 64": ("memory", "fit", "64"),
     "memory, fit, batches of 256": ("memory", "fit", "256"),
@@ -62,6 +63,8 @@ CASES = {
     "order, runs of 16, 16 a block": ("order", "16", "16"),
     "order, runs of 64, 4 a block": ("order", "64", "4"),
     "order, runs of 256, 1 a block": ("order", "256", "1"),
+    "order, own chunks of 32, 8 a block": ("order of chunks", "32"),
+    "order, own chunks of 64, 8 a block": ("order of chunks", "64"),
 }
 
 INTERRUPTED = (

@@ -81,16 +81,18 @@ def shuffled_blocks(
 
     following = read_ahead(next(blocks))
     try:
+        following[1].start()
         for block in blocks:
             n_block, reading = following
             images_read = reading.result()
             following = read_ahead(block)
+            following[1].start()
             yield n_block, images_read
         n_block, reading = following
         yield n_block, reading.result()
     finally:
         is_open = False
-        following[1].wait()
+        following[1].stop()
 
 
 def _blocks(

@@ -7,6 +7,17 @@ that a fitted estimator works without them.
 from __future__ import annotations
 
 import os
+import platform
+import sys
+
+# TensorFlow reads it when it is loaded. By itself it uses oneDNN, which computes
+# convolutions up to twice as fast, on some processors only.
+_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+_has_choice = (
+    platform.machine() in {"AMD64", "x86_64"}
+    and "tensorflow" not in sys.modules
+    and _ONEDNN not in os.environ
+)
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     msg = (
@@ -16,6 +27,8 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     )
     raise ImportError(msg)
 
+if _has_choice:
+    os.environ[_ONEDNN] = "1"
 try:
     import keras
     import tensorflow as tf
@@ -27,6 +40,9 @@ except ModuleNotFoundError as error:
         f"tensorflow keras. ({error})"
     )
     raise ImportError(msg) from error
+finally:
+    if _has_choice:
+        del os.environ[_ONEDNN]
 
 if keras.backend.backend() != "tensorflow":
     msg = (

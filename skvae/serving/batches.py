@@ -44,37 +44,32 @@ def in_batches(
     writing = threading.Lock()  # some storages do not support concurrent writes
 
     def work() -> None:
-        # Results are checked instead; the caller may have set numpy to raise errors.
-        with np.errstate(all="ignore"):
-            while True:
-                try:
-                    start = starts.popleft()
-                except IndexError:
-                    return
-                results = function(rows[start : start + size])
-                with writing:
-                    for result, output in zip(results, outputs, strict=True):
-                        check_file(output)
-                        output[start : start + len(result)] = result
-
-    def work_in_thread() -> None:
         try:
-            work()
+            # Results are checked instead; the caller may have set numpy to raise.
+            with np.errstate(all="ignore"):
+                while True:
+                    try:
+                        start = starts.popleft()
+                    except IndexError:
+                        return
+                    results = function(rows[start : start + size])
+                    with writing:
+                        for result, output in zip(results, outputs, strict=True):
+                            check_file(output)
+                            output[start : start + len(result)] = result
         finally:  # after an error, no thread starts another batch
             starts.clear()
 
     # Counting the cores takes as long as encoding one small image.
     n_others = min(n_cores(), len(starts)) - 1 if len(starts) > 1 else 0
-    if n_others == 0:
-        work()
-        return
-    others = []
+    others = [Task(work) for _ in range(n_others)]
     try:
-        others += [Task(work_in_thread) for _ in range(n_others)]
-        work_in_thread()  # the calling thread works, too
+        for other in others:
+            other.start()
+        work()  # the calling thread works, too
+        for other in others:
+            other.result()
     finally:  # including KeyboardInterrupt
         starts.clear()
         for other in others:
-            other.wait()
-    for other in others:
-        other.result()
+            other.stop()

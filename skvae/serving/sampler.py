@@ -73,20 +73,6 @@ def fit_sampler(
     return sampler
 
 
-class SamplerFailedError(Exception):
-    """A sampler that could not be fitted after training, as `__cause__` says.
-
-    Attributes
-    ----------
-    fitted : dict of str to object
-        Fitted attributes of the estimator, without `sampler_`.
-    """
-
-    def __init__(self, fitted: dict[str, Any]) -> None:
-        super().__init__()
-        self.fitted = fitted
-
-
 def draw_latents(
     sampler: Any, n_samples: int, latent_dim: int, rng: np.random.Generator
 ) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -26,7 +27,7 @@ _N_COMPARED = 64
 
 def fit(
     plan: Plan, tasks: FitTasks, verbose: int, interruption: Interruption
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Exception | None]:
     """Train a network.
 
     Parameters
@@ -43,6 +44,8 @@ def fit(
     -------
     fitted : dict of str to object
         Fitted attributes by their names.
+    sampler_error : Exception or None
+        Error of a sampler that could not be fitted after training and is left out.
 
     Raises
     ------
@@ -60,9 +63,8 @@ def fit(
     limit_worker()
     check_process()
     strategy = current_strategy()
-    return outside_scopes(
-        _fit, plan, strategy, tasks, verbose, interruption, interruption=interruption
-    )
+    train = partial(_fit, plan, strategy, tasks, verbose, interruption)
+    return outside_scopes(train, interruption.discard)
 
 
 def _fit(
@@ -71,7 +73,7 @@ def _fit(
     tasks: FitTasks,
     verbose: int,
     interruption: Interruption,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Exception | None]:
     settings = plan.settings
     with leased_trainer(
         plan.architecture, settings.optimizer, settings.batch_size, strategy
@@ -92,12 +94,13 @@ def _fit(
                 replicas.check_same(_digest(plan, start))
             training = Training(plan, start, trainer, tasks, report, interruption)
             outcome = training.run()
-            is_brief = training.is_interrupted()
-        fitted = fitted_attributes(
-            plan, outcome, trainer, interruption, is_brief=is_brief
+            is_interrupted = training.is_interrupted()
+        fitted, sampler_error = fitted_attributes(
+            plan, outcome, trainer, interruption, is_partial=is_interrupted
         )
-    tasks.end(fitted)
-    return fitted
+    if sampler_error is None:
+        tasks.end(fitted)
+    return fitted, sampler_error
 
 
 def _digest(plan: Plan, start: TrainingState) -> int:

@@ -12,11 +12,12 @@ from types import FrameType
 # there can end the process.
 _NOT_INTERRUPTED = {"keras", "tensorflow"}
 
-_MESSAGE = "Training was interrupted. The estimator does not change."
+# Frames further out than this module are those of the caller of `fit`.
+_OUTERMOST = "skvae.estimator"
 
 
 class Interruption:
-    """Request to stop training.
+    """Request to stop training, by Ctrl-C or by another thread.
 
     Attributes
     ----------
@@ -29,9 +30,25 @@ class Interruption:
     def __init__(self) -> None:
         self.is_requested = False
         self.is_final = False
+        # Raised once, so that no later Ctrl-C interrupts the clean-up.
+        self._may_raise = True
+        self._is_over = False
+
+    def request(self) -> None:
+        """Request to stop training and keep what was trained."""
+        self.is_requested = True
+
+    def discard(self) -> None:
+        """Stop training and discard what was trained."""
+        self.is_final = True
+
+    @property
+    def is_training_wanted(self) -> bool:
+        """Whether training is to go on."""
+        return not (self.is_requested or self.is_final)
 
     def check(self) -> None:
-        """Check that the interruption is not final.
+        """Check that what was trained is not to be discarded.
 
         Raises
         ------
@@ -39,7 +56,36 @@ class Interruption:
             If it is.
         """
         if self.is_final:
-            raise KeyboardInterrupt(_MESSAGE)
+            msg = "Training was interrupted. The estimator does not change."
+            raise KeyboardInterrupt(msg)
+
+    def close(self) -> None:
+        """Check for the last time, before the estimator changes.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If what was trained is to be discarded.
+        """
+        self._may_raise = False
+        self.check()
+
+    def end(self) -> None:
+        """Leave Ctrl-C to Python's own handler."""
+        self._may_raise = False
+        self._is_over = True
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle Ctrl-C."""
+        if self._is_over:
+            signal.default_int_handler(number, frame)
+        if not self.is_requested:
+            self.request()
+            return
+        self.discard()
+        if self._may_raise and not _is_in_tensorflow(frame):
+            self._may_raise = False
+            self.check()
 
 
 @contextmanager
@@ -53,36 +99,29 @@ def deferred_interrupt() -> Iterator[Interruption]:
     errors for failed fits and goes on.
     """
     interruption = Interruption()
-    is_raised = False
-
-    def handle(_signal: int, frame: FrameType | None) -> None:
-        nonlocal is_raised
-        interruption.is_final = interruption.is_requested
-        interruption.is_requested = True
-        # Raised once, so that no later Ctrl-C interrupts the clean-up.
-        if interruption.is_final and not is_raised and not _is_in_tensorflow(frame):
-            is_raised = True
-            raise KeyboardInterrupt(_MESSAGE)
-
+    handle = interruption.handle  # one object, which `getsignal` returns
     is_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    if is_main_thread and handler is signal.default_int_handler:
-        signal.signal(signal.SIGINT, handle)
     try:
-        yield interruption
-    except Exception as error:
-        if interruption.is_requested:
-            msg = "Training was interrupted."
-            raise KeyboardInterrupt(msg) from error
-        raise
-    finally:
+        try:
+            current = signal.getsignal(signal.SIGINT)
+            if is_main_thread and current is signal.default_int_handler:
+                signal.signal(signal.SIGINT, handle)
+            yield interruption
+        except Exception as error:
+            if interruption.is_requested:
+                msg = "Training was interrupted."
+                raise KeyboardInterrupt(msg) from error
+            raise
+        finally:
+            interruption.end()
+    finally:  # a second one, because a handler may raise in the first
         if is_main_thread and signal.getsignal(signal.SIGINT) is handle:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_in_tensorflow(frame: FrameType | None) -> bool:
     """Return whether the fit is in a call of TensorFlow or Keras, or imports them."""
-    while frame and frame.f_globals.get("__name__") != "skvae.estimator":
+    while frame and frame.f_globals.get("__name__") != _OUTERMOST:
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
         if package in _NOT_INTERRUPTED:
             return True

@@ -98,7 +98,8 @@ class Training:
         if plan.data.validation_images is not None:
             images = plan.data.validation_images
             if trainer.replicas.n_processes == 1:  # several have to call alike
-                images = Selection(images, range(len(images)), self._is_wanted)
+                rows = range(len(images))
+                images = Selection(images, rows, self._is_training_wanted)
             self._early_stopping = EarlyStopping(
                 plan.architecture,
                 plan.settings,
@@ -149,7 +150,7 @@ class Training:
             is_over = self._replicas.any(is_over)
             self._report.update(self._n_epochs, self._newest())
         if self._n_epochs == 0:
-            self._interruption.is_final = True
+            self._interruption.discard()
         self._interruption.check()
         self._report.update(self._n_epochs, self._newest())
         return self._outcome()
@@ -177,13 +178,16 @@ class Training:
         return Outcome(state, noise_variance, history)
 
     def _fitted_so_far(self) -> dict[str, object]:
-        return fitted_attributes(
+        fitted, sampler_error = fitted_attributes(
             self._plan,
             self._outcome(),
             self._trainer,
             self._interruption,
-            is_brief=True,
+            is_partial=True,
         )
+        if sampler_error is not None:
+            raise sampler_error
+        return fitted
 
     def _train_epoch(self) -> bool:
         """Use every image once; return whether that was not interrupted."""
@@ -198,7 +202,7 @@ class Training:
             batch_size,
             rng,
             choose=lambda rows: self._replicas.batches_here(rows, batch_size),
-            is_wanted=self._is_wanted,
+            is_wanted=self._is_training_wanted,
         )
         try:
             for n_block, images in blocks:
@@ -230,11 +234,11 @@ class Training:
         """
         self._interruption.check()
         if self._replicas.any(self._interruption.is_requested):
-            self._interruption.is_requested = True
+            self._interruption.request()
         return self._interruption.is_requested
 
-    def _is_wanted(self) -> bool:
-        return not self._interruption.is_requested
+    def _is_training_wanted(self) -> bool:
+        return self._interruption.is_training_wanted
 
     def _train_images(
         self, images: np.ndarray, n_images: int, epoch: int, noise_seed: int

@@ -17,7 +17,6 @@ import numpy as np
 from skvae.background import Task
 from skvae.data.storage import Selection
 from skvae.network.backend import tf
-from skvae.training.interruption import Interruption
 
 T = TypeVar("T")
 
@@ -61,23 +60,28 @@ def current_strategy() -> tf.distribute.Strategy:
     return strategy
 
 
-def outside_scopes(
-    function: Callable[..., T], *args: Any, interruption: Interruption
-) -> T:
+def outside_scopes(function: Callable[[], T], discard: Callable[[], None]) -> T:
     """Call a function outside of all strategy scopes.
 
     Its variables then belong to no strategy. A scope applies to one thread and cannot
-    be left from within, so the function is called in another thread. An exception while
-    this thread waits, of a signal handler, interrupts the other one.
+    be left from within, so the function is called in another thread.
+
+    Parameters
+    ----------
+    function : callable
+    discard : callable
+        Makes the function end soon. It is called if a signal handler raises while this
+        thread waits.
     """
     if not tf.distribute.has_strategy():
-        return function(*args)
-    task = Task(function, *args)
+        return function()
+    task = Task(function)
     try:
+        task.start()
         return task.result()
     except BaseException:
-        interruption.is_final = True
-        task.wait()
+        discard()
+        task.stop()
         raise
 
 

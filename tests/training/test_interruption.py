@@ -1,11 +1,14 @@
 """Ctrl-C during `fit`."""
 
+import itertools
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from copy import deepcopy
 
 import numpy as np
@@ -174,6 +177,68 @@ def test_a_third_ctrl_c_does_not_interrupt_the_clean_up():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert cleaned
+
+
+# More lines than the context has.
+@pytest.mark.parametrize("line", range(20))
+def test_ctrl_c_works_after_a_context_that_was_interrupted(line):
+    """An alarm of the host may raise in any line."""
+    n_lines = itertools.count()
+
+    def raising(_frame, event, _argument):
+        if event == "line" and next(n_lines) == line:
+            raise TimeoutError
+        return raising
+
+    def trace(frame, _event, _argument):
+        is_context = frame.f_code is deferred_interrupt.__wrapped__.__code__
+        return raising if is_context else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with suppress(TimeoutError), deferred_interrupt():
+            pass
+    finally:
+        sys.settrace(before)
+    with pytest.raises(KeyboardInterrupt):
+        ctrl_c()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_second_ctrl_c_once_the_estimator_has_changed_says_so(images, monkeypatch):
+    expected, take = ConvVAE(**TINY).fit(images), ConvVAE._take
+
+    def taking(self, fitted):
+        take(self, fitted)
+        ctrl_c()
+        ctrl_c()
+
+    monkeypatch.setattr(ConvVAE, "_take", taking)
+    vae = ConvVAE(**TINY)
+    with pytest.raises(KeyboardInterrupt, match="The estimator is fitted"):
+        vae.fit(images)
+    assert_same_fit(vae, expected)
+
+
+def test_a_second_ctrl_c_leaves_the_estimator_also_if_the_sampler_fails(images):
+    import tensorflow as tf
+
+    class Failing(GaussianMixture):
+        n_fits = 0
+
+        def fit(self, X, y=None):
+            Failing.n_fits += 1
+            if Failing.n_fits == 2:  # the first is the check before training
+                tf.py_function(lambda: (ctrl_c(), ctrl_c(), 0)[2], [], tf.int32)
+                raise ValueError
+            return super().fit(X)
+
+    vae = ConvVAE(**TINY, sampler=Failing(1))
+    before = deepcopy(vae)
+    with pytest.raises(KeyboardInterrupt, match="does not change"):
+        vae.fit(images)
+    assert_unchanged(vae, before)
 
 
 @pytest.mark.parametrize("error", [ValueError, RuntimeError])
@@ -378,6 +443,20 @@ signal.signal(signal.SIGALRM, handler)
 with tf.distribute.OneDeviceStrategy("CPU:0").scope():
     ConvVAE(2, filters=2, hidden_layers=1, epochs=1).fit(X)
     signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        vae.fit(X)
+    except TimeoutError:
+        while threading.active_count() > n_threads:
+            time.sleep(0.01)
+        assert not hasattr(vae, "weights_")
+    else:
+        raise AssertionError
+    start = threading.Thread.start
+    def starting(thread):
+        start(thread)
+        if threading.current_thread() is threading.main_thread():
+            raise TimeoutError
+    threading.Thread.start = starting
     try:
         vae.fit(X)
     except TimeoutError:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from skvae import configure_threads
 from skvae.architecture import Architecture
 
 ONE_STEP = """
@@ -76,6 +77,58 @@ def test_the_largest_layer_is_found(image_shape, latent_dim, hidden_layers, n_va
         image_shape, latent_dim, 8, hidden_layers, 3, "sigmoid", "gaussian"
     )
     assert architecture.largest_layer == n_values
+
+
+def test_configured_threads_are_those_that_training_uses(run_python):
+    printed = run_python(
+        """
+import numpy as np, skvae, tensorflow as tf
+from skvae.architecture import Architecture
+from skvae.training.threads import n_parts
+skvae.configure_threads(3)
+skvae.configure_threads(3)  # a cell of a notebook that runs again
+print(tf.config.threading.get_intra_op_parallelism_threads())
+print(tf.config.threading.get_inter_op_parallelism_threads())
+X = np.random.default_rng(0).random((8, 64, 64))
+vae = skvae.ConvVAE(2, filters=2, epochs=1).fit(X)
+print(n_parts(Architecture(**vae._state_["architecture"]), 64))
+try:
+    skvae.configure_threads(2)
+except RuntimeError as error:
+    print(error)
+"""
+    )
+    intra, inter, n_parts, error = printed.splitlines()
+    assert (intra, inter, n_parts) == ("1", "3", "3")
+    assert "Restart Python and call skvae.configure_threads before" in error
+
+
+def test_all_cores_are_configured_by_default(run_python):
+    printed = run_python(
+        """
+import joblib, skvae, tensorflow as tf
+skvae.configure_threads()
+print(tf.config.threading.get_inter_op_parallelism_threads() == joblib.cpu_count())
+"""
+    )
+    assert printed.strip() == "True"
+
+
+def test_no_thread_is_refused():
+    with pytest.raises(ValueError, match="n_threads must be at least 1, got 0"):
+        configure_threads(0)
+
+
+def test_the_command_line_gives_each_operation_one_thread(run_python):
+    printed = run_python(
+        """
+import tensorflow as tf
+from skvae.__main__ import main
+main(["--epochs", "1", "--filters", "2"])
+print(tf.config.threading.get_intra_op_parallelism_threads())
+"""
+    )
+    assert printed.splitlines()[-1] == "1"
 
 
 REPORT = """
