@@ -127,7 +127,7 @@ def _can_fit_partially(estimator: ConvVAE) -> bool:
 
 # scikit-learn's decorators have no types; they leave those of a method as they are.
 _validates_parameters: Callable[[_Method], _Method] = _fit_context(
-    prefer_skip_nested_validation=True
+    prefer_skip_nested_validation=False
 )
 _without_early_stopping: Callable[[_Method], _Method] = available_if(_can_fit_partially)
 

@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pytest
 from helpers import TINY, assert_same_fit, assert_unchanged
+from sklearn import config_context
 from sklearn.exceptions import FitFailedWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -129,3 +130,22 @@ def test_what_diverges_stops_and_keeps_the_earlier_fit(parameters):
     with pytest.raises(ValueError, match=rf"Training diverged.*{name}"):
         vae.fit(X)
     assert_unchanged(vae, before)
+
+
+@pytest.mark.parametrize("value_range", ["auto", (0, 1)])
+def test_nan_is_named_also_where_scikit_learn_does_not_look(images, value_range):
+    """In place of a range or a learning rate."""
+    broken = images.copy()
+    broken[3, 2, 2] = np.nan
+    params = {**TINY, "value_range": value_range}
+    stopping = ConvVAE(**params, early_stopping=True)
+    fitted = ConvVAE(**params).fit(images)
+    with config_context(assume_finite=True):
+        for call in (
+            lambda: ConvVAE(**params).fit(broken),
+            lambda: stopping.fit(images, X_val=broken),
+            lambda: fitted.transform(broken),
+            lambda: fitted.score(broken),
+        ):
+            with pytest.raises(ValueError, match="contains NaN or infinity"):
+                call()

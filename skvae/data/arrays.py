@@ -44,13 +44,13 @@ def as_array(X: Any, name: str = "X") -> Any:
     if isinstance(X, np.ndarray):
         _check_unmasked(X, name)
         is_sequence = X.ndim == 1 and X.dtype == object and len(X) > 0
-        return _stacked(list(X), name) if is_sequence else X
+        return _stacked(list(X), name) if is_sequence else _in_own_dtype(X)
     if _is_table(X) or _is_sparse(X, name):
         return X
     # Tensors are in memory, also those that look like out-of-core arrays.
     if hasattr(X, "__dlpack__") or (hasattr(X, "__array__") and not is_stored(X)):
         return _converted(X, name)
-    if hasattr(X, "shape"):
+    if hasattr(X, "shape") and not callable(X.shape):
         _check_shape(X, name)
         return X
     return _from_sequence(X, name)
@@ -63,11 +63,16 @@ def _converted(X: Any, name: str) -> np.ndarray:
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         msg = (
             f"{name} is a {_type_name(X)} that cannot be converted to a numpy array: "
-            f"{error}"
+            f"{error} Convert it first, to float32 for instance."
         )
         raise TypeError(msg) from error
     _check_unmasked(array, name)
-    return np.asarray(array)
+    return _in_own_dtype(np.asarray(array))
+
+
+def _in_own_dtype(array: np.ndarray) -> np.ndarray:
+    """Convert bfloat16, which is no dtype of numpy's own, to float32."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _stacked(images: list[Any], name: str) -> np.ndarray:
@@ -95,11 +100,20 @@ def _from_sequence(X: Any, name: str) -> np.ndarray:
         raise TypeError(_not_an_array(X[0], f"{name}[0]", "an image"))
     if any(hasattr(each, "__array__") for each in X):
         return _stacked([as_array(each, name) for each in X], name)
+    if isinstance(X, list | tuple) and any(map(_has_arrays, X)):
+        return _stacked([_from_sequence(each, name) for each in X], name)
     try:
         return np.asarray(X)
     except ValueError as error:
         msg = f"{name} is ragged: its rows have different shapes. Make them equal."
         raise ValueError(msg) from error
+
+
+def _has_arrays(X: Any) -> bool:
+    """Return whether X is a list that has arrays in it, at any depth."""
+    if not isinstance(X, list | tuple) or not X:
+        return False
+    return hasattr(X[0], "__array__") or any(map(_has_arrays, X))
 
 
 def _check_unmasked(X: Any, name: str) -> None:
@@ -112,9 +126,12 @@ def _check_shape(X: Any, name: str) -> None:
     if not isinstance(X.shape, tuple) or not all(
         isinstance(length, Integral) for length in X.shape
     ):
+        advice = "Convert it to a dense array of images of one shape."
+        if hasattr(X, "compute_chunk_sizes"):
+            advice = "compute_chunk_sizes() computes it."
         msg = (
-            f"{name} is a {_type_name(X)} of shape {X.shape!r}, expected a tuple of "
-            f"ints. A dask array's compute_chunk_sizes() computes them."
+            f"{name} is a {_type_name(X)} of shape {X.shape!r}, expected an array "
+            f"whose shape is a tuple of ints. {advice}"
         )
         raise ValueError(msg)
 

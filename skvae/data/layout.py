@@ -64,7 +64,9 @@ class ImageLayout:
         """
         shape = tuple(shape)
         if shape in caller_shapes(self.image_shape) and shape[1:] != (self.n_pixels,):
-            msg = f"X is one image, of shape {shape}. Reshape your data: X[None]."
+            is_own = shape in (self.caller_shape, (self.n_pixels,))
+            to_batch = "[None]" if is_own else f".reshape{(1, *self.caller_shape)}"
+            msg = f"X is one image, of shape {shape}. Reshape your data: X{to_batch}."
             raise ValueError(msg)
         if len(shape) != 2 and shape[1:] != self.caller_shape:
             own = ", ".join(map(str, self.caller_shape))

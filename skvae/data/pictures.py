@@ -15,12 +15,16 @@ from skvae.exceptions import warn_user
 _READ_ERRORS = (
     AttributeError,
     OSError,
+    RuntimeError,  # NotImplementedError, too
     SyntaxError,
     TypeError,
     ValueError,
     struct.error,
     Image.DecompressionBombError,
 )
+
+# Different reasons that are shown if no file can be read.
+_N_REASONS = 3
 
 # An 8-bit value times this is the 16-bit value of the same brightness.
 _FROM_8_TO_16_BITS = 257
@@ -85,8 +89,9 @@ def read_pictures(
             images[n_images] = pixels  # grey is broadcast to colours
             n_images += 1
     if not n_images:
-        msg = f"{folder} has no picture that Pillow reads, out of {len(paths)} files."
-        raise ValueError(msg)
+        msg = f"{folder} has no picture that can be read, out of {len(paths)} files."
+        reasons = list(dict.fromkeys(left_out.values()))[:_N_REASONS]
+        raise ValueError(" ".join([msg, *(f"Reason: {reason}." for reason in reasons)]))
     if n_reduced:
         warn_user(
             f"{n_reduced} pictures have colours of 16 bits, of which Pillow reads the "
@@ -103,7 +108,9 @@ def _is_wanted(path: Path, folder: Path) -> bool:
 def _has_deep_colours(picture: Image.Image) -> bool:
     """Return whether Pillow converts the picture's colours from 16 to 8 bits."""
     tiles = getattr(picture, "tile", [])
-    return picture.mode[0] not in "IF" and any(";16" in str(tile) for tile in tiles)
+    # BGR;16 is 5 or 6 bits of each colour.
+    is_deep = any(";16" in str(tile) and "BGR" not in str(tile) for tile in tiles)
+    return picture.mode[0] not in "IF" and is_deep
 
 
 def _pixels(picture: Image.Image, size: tuple[int, int], mode: str) -> np.ndarray:

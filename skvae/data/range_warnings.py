@@ -10,23 +10,38 @@ from skvae.data.storage import StoredImages, chunk_length, chunks
 from skvae.data.value_range import value_limits
 from skvae.exceptions import warn_user
 
-# A range is too wide if the bulk of the values, without those at either end, fills a
-# smaller part of it.
-_MIN_FILLED = 0.1
+# Part of the values at either end that do not belong to their bulk.
 _TAIL = 0.02
 
-# A bright object on black is ordinary: then most images fill more of the range.
+# A range is too wide if the bulk of the values fills a smaller part of it, and so do
+# nearly all images: a bright object on black in some of them is ordinary.
+_MIN_FILLED = 0.1
 _FILLED_BY_IMAGE = 0.25
+_NEARLY_ALL = 0.95
+
+# Part of the range below which most images suffice. It is one of 256 grey levels.
+_ONE_LEVEL = 1 / 256
 
 # Neither the extremes nor the most frequent value, which may stand for missing data,
-# but all other values fill a smaller part of the range.
+# but most other values fill a smaller part of the range: many different ones, or few.
+_MANY_VALUES = 8
 _MIN_FILLED_BETWEEN = 0.02
+_MIN_FILLED_BY_FEW = 0.002
 
-# X is in other units if a larger part of its values is far outside of the range.
-_MAX_OUTSIDE = 0.05
+# X is in other units if a larger part of its values is outside of the range by more
+# than the margin, or far outside: by more than its width. Of images that are mostly
+# background, the other values count.
+_MARGIN = 0.25
+_MAX_OUTSIDE = 0.25
+_MAX_FAR = 0.05
+_MAX_FAR_IN_FOREGROUND = 0.5
+_MIN_FAR = 0.001
+_BROKEN_PIXELS = 4
 
-# From this width on a range is none of values that were scaled to [0, 1] or [-1, 1].
+# From this width on a range is none of values that were scaled to [0, 1] or [-1, 1],
+# and from this one on none of 8 bits.
 _WIDTH_UNSCALED = 10.0
+_WIDTH_DEEP = 1023.0
 
 # So many images are in other units if they fill a smaller part of the range together.
 _MANY_IMAGES = 10
@@ -42,25 +57,57 @@ def suitable_range(
     wide leave all other values in a small part of the range. The network then sees
     images with hardly any contrast.
     """
-    low, high = value_range
-    width = high - low
+    width = value_range[1] - value_range[0]
     values = np.sort(sample, axis=None)
-    n_tail = int(_TAIL * len(values))
-    first, last = float(values[n_tail]), float(values[len(values) - 1 - n_tail])
-    if first < last and last - first < _MIN_FILLED * width:
-        by_image = np.ptp(sample.reshape(len(sample), -1).astype(np.float64), axis=1)
-        if np.median(by_image) < _FILLED_BY_IMAGE * width:
-            margin = (last - first) / 2.0
-            return _limits_within(values, first - margin, last + margin)
     starts = np.flatnonzero(np.append(True, np.diff(values) != 0))
     unique, counts = values[starts], np.diff(starts, append=len(values))
+    if len(unique) == 1:
+        return None
+    commonest = int(np.argmax(counts))
+    return _range_of_bulk(sample, values, unique[commonest], width) or _range_between(
+        values, unique, counts, commonest, width
+    )
+
+
+def _range_of_bulk(
+    sample: np.ndarray, values: np.ndarray, commonest: float, width: float
+) -> tuple[float, float] | None:
+    """Range of the commonest value and all others but the outliers, if it is narrow."""
+    others = values[values != commonest]
+    n_tail = int(_TAIL * len(others))
+    first = min(float(others[n_tail]), float(commonest))
+    last = max(float(others[len(others) - 1 - n_tail]), float(commonest))
+    filled = (last - first) / width
+    if filled >= _MIN_FILLED:
+        return None
+    by_image = np.ptp(sample.reshape(len(sample), -1).astype(np.float64), axis=1)
+    part = _NEARLY_ALL if filled >= _ONE_LEVEL else 0.5
+    if np.quantile(by_image, part, method="lower") >= _FILLED_BY_IMAGE * width:
+        return None
+    margin = (last - first) / 2.0
+    return _limits_within(values, first - margin, last + margin)
+
+
+def _range_between(
+    values: np.ndarray,
+    unique: np.ndarray,
+    counts: np.ndarray,
+    commonest: int,
+    width: float,
+) -> tuple[float, float] | None:
+    """Range of all but the extremes and the commonest value, if it is narrow."""
     is_between = np.ones(len(unique), bool)
-    is_between[[0, -1, int(np.argmax(counts))]] = False
+    is_between[[0, -1, commonest]] = False
     between = unique[is_between].astype(np.float64)
-    if len(between) > 1 and np.ptp(between) < _MIN_FILLED_BETWEEN * width:
-        margin = np.ptp(between)
-        return _limits_within(values, between[0] - margin, between[-1] + margin)
-    return None
+    n_others = len(values) - counts[commonest]
+    if len(between) < 2 or counts[is_between].sum() < n_others / 2:
+        return None
+    has_many = len(between) >= _MANY_VALUES
+    least = _MIN_FILLED_BETWEEN if has_many else _MIN_FILLED_BY_FEW
+    margin = float(np.ptp(between))
+    if margin >= least * width:
+        return None
+    return _limits_within(values, between[0] - margin, between[-1] + margin)
 
 
 def warn_of_wide_range(
@@ -123,35 +170,53 @@ def _warn_of_other_units(
         part = part[: chunk_length(part)]
     if part.size == 0:
         return False
-    low, high = value_range
-    width = high - low
     smallest, largest = float(part.min()), float(part.max())
     if not math.isfinite(largest - smallest):
         return False  # an error later
-    if low - width <= smallest and largest <= high + width:
-        is_fraction = (
-            part.dtype.kind == "f"
-            and width >= _WIDTH_UNSCALED
-            and max(-smallest, largest) <= 1.0
-        )
-        is_narrow = (
-            len(part) >= _MANY_IMAGES
-            and largest - smallest < _MIN_FILLED_BY_MANY * width
-        )
-        if smallest == largest or not (is_fraction or is_narrow):
-            return False
-        if not is_narrow and not (part % 1 != 0).any():
-            return False  # zeros and ones
-    else:
-        is_far = (part < low - width) | (part > high + width)
-        if np.count_nonzero(is_far) <= _MAX_OUTSIDE * part.size:
-            return False
+    if not (_are_outside(part, *value_range) or _are_scaled(part, *value_range)):
+        return False
     warn_user(
         f"{name} has values from {smallest:g} to {largest:g}, but the model was fitted "
         f"with the value range {_shown(value_range)}. Was {name} scaled differently "
         f"(by 255, for instance)? Give it in the units of the training data."
     )
     return True
+
+
+def _are_outside(images: np.ndarray, low: float, high: float) -> bool:
+    """Return whether many values are outside of the range."""
+
+    def n_beyond(margin: float) -> int:
+        is_beyond = (images < low - margin) | (images > high + margin)
+        return int(np.count_nonzero(is_beyond))
+
+    width = high - low
+    n_far = n_beyond(width)
+    if n_far > _MAX_FAR * images.size:
+        return True
+    if n_beyond(_MARGIN * width) > _MAX_OUTSIDE * images.size:
+        return True
+    if n_far <= max(_BROKEN_PIXELS, _MIN_FAR * images.size):
+        return False
+    n_foreground = images.size - np.unique(images, return_counts=True)[1].max()
+    return bool(n_far > _MAX_FAR_IN_FOREGROUND * n_foreground)
+
+
+def _are_scaled(images: np.ndarray, low: float, high: float) -> bool:
+    """Return whether all values are those of a smaller unit than the range's."""
+    width = high - low
+    smallest, largest = float(images.min()), float(images.max())
+    if smallest == largest or smallest < low - width or largest > high + width:
+        return False
+    kind, size = images.dtype.kind, images.dtype.itemsize
+    if width >= _WIDTH_UNSCALED and max(-smallest, largest) <= 1.0:
+        is_fraction = kind == "f" and bool((images % 1 != 0).any())
+        if kind == "b" or is_fraction:
+            return True
+    if width >= _WIDTH_DEEP and kind == "u" and size == 1:
+        return True
+    is_narrow = largest - smallest < _MIN_FILLED_BY_MANY * width
+    return is_narrow and len(images) >= _MANY_IMAGES
 
 
 def _limits_within(values: np.ndarray, low: float, high: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Shuffling of the training samples of an epoch, with read-ahead.
 
 Out-of-core arrays are read in runs of neighbouring rows. In each epoch the runs are
-shuffled and gathered in blocks of about sixty, and the rows of each block are shuffled.
+shuffled and gathered in blocks of 64 MB, and the rows of each block are shuffled.
 The images of a batch thus come from all over the data. If all images fit in one block,
 or in one run, this is a full shuffle. If they do not, the chunks of an array that has
 larger ones of its own are the runs, so that each is read once, and blocks are larger.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 
 from skvae.background import Task
-from skvae.data.storage import StoredImages, chunk_length, image_bytes, read_length
+from skvae.data.storage import StoredImages, chunk_length, image_bytes
 
 # Approximate size of a block. One more block is read ahead.
 _BLOCK_BYTES = 2**26
@@ -61,14 +61,17 @@ def shuffled_blocks(
     ReadingStopped
         If `is_wanted` returns False.
     """
-    run_length, block_bytes = chunk_length(images), _BLOCK_BYTES
+    n_images, block_bytes = images.shape[0], _BLOCK_BYTES
+    starts = np.arange(0, n_images, chunk_length(images))
     has_several_blocks = len(rows) * image_bytes(images) > block_bytes
-    if has_several_blocks and read_length(images) > run_length:
-        run_length = read_length(images)
-        chunks_bytes = _MIN_CHUNKS * run_length * image_bytes(images)
-        block_bytes = max(block_bytes, min(chunks_bytes, _MAX_BLOCK_BYTES))
+    if has_several_blocks and isinstance(images, StoredImages):
+        starts = images.starts
+        longest = int(np.diff(starts, append=n_images).max())
+        if longest > chunk_length(images):
+            chunks_bytes = _MIN_CHUNKS * longest * image_bytes(images)
+            block_bytes = max(block_bytes, min(chunks_bytes, _MAX_BLOCK_BYTES))
     n_batches = max(1, block_bytes // (image_bytes(images) * batch_size))
-    blocks = _blocks(rows, run_length, n_batches * batch_size, rng)
+    blocks = _blocks(rows, starts, n_batches * batch_size, rng)
     is_open = True
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -97,7 +100,7 @@ def shuffled_blocks(
 
 def _blocks(
     rows: np.ndarray | range,
-    run_length: int,
+    starts: np.ndarray,
     block_length: int,
     rng: np.random.Generator,
 ) -> Iterator[np.ndarray]:
@@ -105,7 +108,7 @@ def _blocks(
 
     Blocks are generated lazily, because the order of all rows may not fit in memory.
     """
-    starts = np.arange(0, rows[-1] + 1, run_length)
+    starts = starts[starts <= rows[-1]]
     if not isinstance(rows, range):
         starts = np.unique(np.searchsorted(rows, starts))
     lengths = np.diff(starts, append=len(rows))

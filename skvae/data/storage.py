@@ -12,6 +12,8 @@ import math
 import mmap
 import threading
 from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +25,10 @@ _CHUNK_BYTES = 2**20
 # are kept: batches and runs that overlap with two of them alternate.
 _OWN_CHUNK_BYTES = 2**27
 _N_KEPT = 2
+
+# Chunks of the array of this part of a chunk, or less, are not aligned with it: little
+# is read twice.
+_SMALL_CHUNK = 0.25
 
 # A sample of the images has at most about this many bytes, in so many runs.
 _SAMPLE_BYTES = 2**20
@@ -53,13 +59,6 @@ def chunk_length(images: np.ndarray | StoredImages) -> int:
     return max(1, _CHUNK_BYTES // image_bytes(images))
 
 
-def read_length(images: np.ndarray | StoredImages) -> int:
-    """Number of images that are read together."""
-    if isinstance(images, StoredImages):
-        return images.read_length
-    return chunk_length(images)
-
-
 def image_bytes(images: np.ndarray | StoredImages | Selection) -> int:
     """Size of one image in bytes."""
     return images.dtype.itemsize * math.prod(images.shape[1:])
@@ -80,7 +79,8 @@ def sample_images(images: np.ndarray | StoredImages | Selection) -> np.ndarray:
         starts = np.arange(0, len(images), n_run)
     else:
         starts = np.linspace(0, last, _N_RUNS).astype(int)
-    return np.concatenate([images[start : start + n_run] for start in starts])
+    # Copied, because a run may be a view of a large chunk.
+    return np.concatenate([images[start : start + n_run].copy() for start in starts])
 
 
 def is_stored(X: Any) -> bool:
@@ -117,11 +117,12 @@ class StoredImages:
         self._to_images = to_images
         self.shape = (int(array.shape[0]), *image_shape)
         self.dtype = array.dtype
-        own = _own_chunk_length(array)
+        own = _own_chunks(array)
         most = max(1, _OWN_CHUNK_BYTES // image_bytes(self))
-        # Number of rows that are read together.
-        self.read_length = max(chunk_length(self), min(own, most))
-        self._has_chunks = own > 0
+        # First rows of the runs of rows that are read together.
+        self.starts = _run_starts(own, len(self), chunk_length(self), most)
+        self._ends = np.append(self.starts[1:], len(self))
+        self._has_chunks = bool(own)
         self._kept: dict[int, np.ndarray] = {}
         # Some storages do not support concurrent reads.
         self._lock = threading.Lock()
@@ -169,9 +170,9 @@ class StoredImages:
         """Yield the positions of each chunk's rows in an index array."""
         if len(rows) == 0:
             return
-        chunks = rows // self.read_length
-        places = np.argsort(chunks, kind="stable")
-        ends = np.flatnonzero(np.diff(chunks[places])) + 1
+        runs = np.searchsorted(self.starts, rows, side="right")
+        places = np.argsort(runs, kind="stable")
+        ends = np.flatnonzero(np.diff(runs[places])) + 1
         yield from np.split(places, ends)
 
     def _read(
@@ -193,10 +194,10 @@ class StoredImages:
 
     def _rows_of_chunks(self, start: int, stop: int) -> np.ndarray:
         """Rows of an array that has chunks of its own, which are read as a whole."""
-        length = self.read_length
         parts = []
-        for i in range(start // length, math.ceil(stop / length)):
-            first, last = i * length, min((i + 1) * length, len(self))
+        begin = int(np.searchsorted(self.starts, start, side="right")) - 1
+        for i in range(begin, int(np.searchsorted(self.starts, stop))):
+            first, last = int(self.starts[i]), int(self._ends[i])
             if i not in self._kept:
                 chunk = self._load(first, last)
                 if len(self._kept) == _N_KEPT:
@@ -315,10 +316,50 @@ def _memory_map(array: Any) -> np.memmap | None:
     return array
 
 
-def _own_chunk_length(array: StoredArray) -> int:
-    """Number of rows in a chunk of the array, as h5py, zarr and dask have it, or 0."""
+def _own_chunks(array: StoredArray) -> tuple[int, ...]:
+    """Numbers of rows in the array's own chunks, as h5py, zarr and dask have them.
+
+    Returns
+    -------
+    tuple of int
+        One number if it is that of all chunks but the last; empty without chunks.
+    """
     chunks = getattr(array, "chunks", None)
     if not isinstance(chunks, tuple) or len(chunks) != len(array.shape):
-        return 0
-    rows = chunks[0]
-    return int(max(rows) if isinstance(rows, tuple) else rows)
+        return ()
+    rows = chunks[0] if isinstance(chunks[0], tuple) else chunks[:1]
+    if not all(isinstance(n, Integral) for n in rows):
+        return ()
+    lengths = tuple(n for n in map(int, rows) if n > 0)
+    return lengths if len(lengths) == 1 or sum(lengths) == array.shape[0] else ()
+
+
+def _run_starts(own: tuple[int, ...], n_rows: int, least: int, most: int) -> np.ndarray:
+    """First rows of the runs of rows that are read together.
+
+    A run has as many of the array's own chunks as there are within `least` rows, but
+    one at least. Chunks of more than `most` rows are split, and small ones ignored.
+
+    Parameters
+    ----------
+    own : tuple of int
+        Numbers of rows in the array's own chunks, or the one of all of them, or none.
+    n_rows, least, most : int
+        Numbers of rows.
+
+    Returns
+    -------
+    ndarray of int of shape (n_runs,)
+    """
+    if not own or max(own) <= least * _SMALL_CHUNK:
+        return np.arange(0, n_rows, least)
+    if len(own) == 1 and own[0] <= most:
+        return np.arange(0, n_rows, own[0] * max(1, least // own[0]))
+    if len(own) == 1:
+        own *= math.ceil(n_rows / own[0])
+    starts = [0]
+    for first, end in pairwise(accumulate(own, initial=0)):
+        if first > starts[-1] and end - starts[-1] > least:
+            starts.append(first)
+        starts.extend(range(first + most, min(end, n_rows), most))
+    return np.array(starts)

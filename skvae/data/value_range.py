@@ -18,8 +18,24 @@ def value_limits(images: np.ndarray | StoredImages) -> tuple[float, float]:
     """Smallest and largest value of images (n, H, W, C), read in chunks."""
     low, high = math.inf, -math.inf
     for part in chunks(images):
-        low, high = min(low, float(part.min())), max(high, float(part.max()))
+        smallest, largest = float(part.min()), float(part.max())
+        if math.isnan(smallest):
+            check_finite(part)
+        low, high = min(low, smallest), max(high, largest)
     return low, high
+
+
+def check_finite(images: np.ndarray) -> None:
+    """Check that images are finite, in case that scikit-learn's validation is off.
+
+    Raises
+    ------
+    ValueError
+        If they are not.
+    """
+    if not np.isfinite(images).all():
+        msg = "X contains NaN or infinity. Replace these values."
+        raise ValueError(msg)
 
 
 def auto_value_range(

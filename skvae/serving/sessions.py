@@ -12,7 +12,7 @@ import numpy as np
 
 from skvae.architecture import Architecture
 from skvae.data.read_only import is_read_only
-from skvae.data.value_range import to_network_units
+from skvae.data.value_range import check_finite, to_network_units
 from skvae.serving.batches import Rows, in_batches
 from skvae.serving.graphs import Session, decoder_graph, encoder_graph
 from skvae.serving.row_draws import RowDraws, row_draws
@@ -130,12 +130,15 @@ class FittedNetwork:
         ------
         OutputOverflowError
             If values are so large that the network would overflow.
+        ValueError
+            If values are not finite.
         """
         is_clipped = self.architecture.likelihood == "bernoulli"
-        images = to_network_units(images, self.value_range, is_clipped=is_clipped)
-        if not max(images.max(), -images.min()) < LARGEST_PIXEL:
+        scaled = to_network_units(images, self.value_range, is_clipped=is_clipped)
+        if not max(scaled.max(), -scaled.min()) < LARGEST_PIXEL:
+            check_finite(images)
             raise self._overflow()
-        return images
+        return scaled
 
     def encode_scaled(self, images: np.ndarray) -> list[np.ndarray]:
         """Encode scaled images (n, H, W, C) to z_mean and z_log_var."""

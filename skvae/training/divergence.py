@@ -24,19 +24,6 @@ def check_loss(loss: float, epoch: int) -> None:
         raise ValueError(_message(f"the loss was {loss} in epoch {epoch + 1}"))
 
 
-def check_images(images: np.ndarray) -> None:
-    """Check that training images are finite: not NaN, which is no divergence.
-
-    Raises
-    ------
-    ValueError
-        If they are not.
-    """
-    if not np.isfinite(images).all():
-        msg = "X contains NaN or infinity. Replace these values before fit."
-        raise ValueError(msg)
-
-
 def check_last_step(state: TrainingState, latent_kl: np.ndarray) -> None:
     """Check that the last step has left finite weights: its loss is of those before it.
 

@@ -15,12 +15,12 @@ import numpy as np
 from skvae.architecture import FIXED_NOISE_VARIANCE
 from skvae.data.shuffling import shuffled_blocks
 from skvae.data.storage import ReadingStopped, Selection, sample_images
-from skvae.data.value_range import to_graph_dtype, to_network_units
+from skvae.data.value_range import check_finite, to_graph_dtype, to_network_units
 from skvae.network.initializers import initial_weights
 from skvae.serving.densities import log_span
 from skvae.streams import Stream, stream
 from skvae.training.callbacks import FitTasks
-from skvae.training.divergence import check_images, check_loss
+from skvae.training.divergence import check_loss
 from skvae.training.early_stopping import EarlyStopping
 from skvae.training.interruption import Interruption
 from skvae.training.plan import History, Outcome, Plan, TrainingState
@@ -54,8 +54,9 @@ def _mean_pixel(plan: Plan) -> np.ndarray:
     is_clipped = plan.architecture.likelihood == "bernoulli"
     data = plan.data
     sample = sample_images(Selection(data.images, data.rows))
+    check_finite(sample)
     images = to_network_units(sample, data.value_range, is_clipped=is_clipped)
-    with np.errstate(invalid="ignore"):  # training finds what is not finite
+    with np.errstate(invalid="ignore"):  # training finds an overflow
         return images.mean(axis=(0, 1, 2), dtype=np.float64)
 
 
@@ -263,7 +264,7 @@ class Training:
             sums=self._sums,
         )
         if not np.isfinite(sums).all():
-            check_images(images)  # validation may have been skipped
+            check_finite(images)
         check_loss(float(sums.sum()), epoch)
         self._sums = sums
         self._n_images += n_images

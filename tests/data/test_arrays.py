@@ -71,6 +71,9 @@ class OnlyConvertible:
         pl.Series([image.ravel().tolist() for image in IMAGES]).to_list(),
         np.ma.masked_array(IMAGES),  # nothing is masked
         [np.ma.masked_array(image) for image in IMAGES],
+        [list(image) for image in IMAGES],
+        tf.constant(IMAGES, tf.bfloat16),  # exact up to 256
+        IMAGES.astype(tf.bfloat16.as_numpy_dtype),
     ],
     ids=lambda X: type(X).__name__,
 )
@@ -117,8 +120,16 @@ def masked_dask():
 
 @pytest.mark.parametrize(
     "X",
-    [MASKED, list(MASKED), tuple(MASKED), pd.Series(list(MASKED)), Stored()],
-    ids=["array", "list", "tuple", "Series", "stored"],
+    [
+        MASKED,
+        list(MASKED),
+        tuple(MASKED),
+        pd.Series(list(MASKED)),
+        Stored(),
+        [list(image) for image in MASKED],
+        [tuple([row] for row in image) for image in MASKED],
+    ],
+    ids=["array", "list", "tuple", "Series", "stored", "rows", "nested rows"],
 )
 def test_masked_values_are_refused_wherever_they_are(X):
     vae = ConvVAE(**{**TINY, "epochs": 1})
@@ -166,6 +177,9 @@ def symbolic():
         (lambda: pd.Series([IMAGES[0], IMAGES[0].T]), ValueError, "different shapes"),
         (SparseImages, TypeError, r"X\.toarray\(\)"),
         (object, TypeError, "got a object"),
+        (lambda: np, TypeError, "got a module"),
+        (lambda: tf.ragged.constant([[1.0], [2.0, 3.0]]), ValueError, "dense"),
+        (lambda: tf.sparse.from_dense(IMAGES), ValueError, "dense"),
     ],
 )
 def test_what_is_no_array_is_refused_by_what_it_is(make, error, message):

@@ -225,11 +225,16 @@ def test_usual_and_confirmed_layouts_do_not_warn(shape, input_shape):
         infer_layout(shape, input_shape)
 
 
+@pytest.mark.parametrize("fitted", [(8, 6), (8, 6, 1), (48,)])
 @pytest.mark.parametrize("shape", [(8, 6), (8, 6, 1), (48,)])
-def test_one_image_after_fit_is_named(shape):
-    vae = ConvVAE(**{**TINY, "epochs": 1}).fit(RNG.random((20, 8, 6)))
-    with pytest.raises(ValueError, match=r"one image.*X\[None\]"):
-        vae.transform(np.zeros(shape))
+def test_one_image_after_fit_is_named_with_advice_that_works(fitted, shape):
+    vae = ConvVAE(**TINY, input_shape=(8, 6)).fit(RNG.random((20, *fitted)))
+    X = np.zeros(shape)
+    with pytest.raises(ValueError, match="one image") as raised:
+        vae.transform(X)
+    advice = str(raised.value).split("data: ")[1].rstrip(".")
+    batch = eval(advice, {"X": X})  # noqa: S307
+    assert vae.transform(batch).shape == (1, vae.latent_dim)
 
 
 @pytest.mark.parametrize(

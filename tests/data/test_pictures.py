@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pictures import write_pictures
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from skvae.data.pictures import read_pictures
 
@@ -204,5 +205,40 @@ def test_broken_exif_data(tmp_path):
 
 def test_folder_without_pictures_raises(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match=r"no picture.* out of 1 files"):
+    with pytest.raises(ValueError, match=r"no picture.* out of 1 files.*not a pic"):
         read_pictures(tmp_path, (4, 4), is_grey=True)
+
+
+def test_a_folder_whose_pictures_cannot_be_used_says_why(tmp_path):
+    Image.fromarray(np.array([[0.5, 1.0]], np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match="Reason: values of dtype float32"):
+        read_pictures(tmp_path, (4, 4), is_grey=True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError])
+def test_any_error_of_a_decoder_leaves_its_file_out(tmp_path, monkeypatch, error):
+    """As of AVIF and DDS."""
+    write_pictures(tmp_path, 2)
+    load = PngImageFile.load
+
+    def broken(picture):
+        if picture.filename.endswith("00.png"):
+            raise error("broken")
+        return load(picture)
+
+    monkeypatch.setattr(PngImageFile, "load", broken)
+    images, left_out = read_pictures(tmp_path, (4, 4), is_grey=True)
+    assert len(images) == 1
+    assert left_out == {tmp_path / "00.png": "broken"}
+
+
+def test_colours_of_5_bits_do_not_warn_of_16(tmp_path):
+    """A BMP of 16 bits a pixel."""
+    header = struct.pack("<2sIHHI", b"BM", 70, 0, 0, 66)
+    info = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    pixels = struct.pack("<HH", 0xF800, 0x001F)
+    (tmp_path / "a.bmp").write_bytes(header + info + masks + pixels)
+    images, left_out = read_pictures(tmp_path, (1, 2), is_grey=False)
+    assert left_out == {}
+    np.testing.assert_array_equal(images[0, 0], [[255, 0, 0], [0, 0, 255]])

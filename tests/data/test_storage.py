@@ -1,6 +1,7 @@
 """Images that are not in memory are read in parts, and results may be written so."""
 
 import time
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ import zarr
 from helpers import TINY, assert_same_fit
 
 from skvae import ConvVAE
-from skvae.data.storage import Selection, StoredImages, is_stored
+from skvae.data.storage import Selection, StoredImages, is_stored, sample_images
 from skvae.serving.sessions import FittedNetwork
 from skvae.training.trainer import Trainer
 
@@ -33,7 +34,7 @@ def as_view_of_memory_map(array, path):
 
 def as_h5py(array, path):
     file = h5py.File(path / "images.h5", "w")
-    return file.create_dataset("images", data=array, chunks=(3, *array.shape[1:]))
+    return file.create_dataset("images", data=array, chunks=(1, *array.shape[1:]))
 
 
 def as_zarr(array, path):
@@ -41,7 +42,7 @@ def as_zarr(array, path):
         str(path / "images.zarr"),
         shape=array.shape,
         dtype=array.dtype,
-        chunks=(3, *array.shape[1:]),
+        chunks=(1, *array.shape[1:]),
     )
     stored[:] = array
     return stored
@@ -149,10 +150,78 @@ def test_chunks_of_an_array_are_read_once_a_pass(bytes_, length, is_like_dask):
 
 
 @pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(
+    "lengths", [(3, 7, 7, 7, 7, 7, 7, 7, 7, 7, 4), (16, 4, 1, 9, 0, 30, 10), (1,) * 70]
+)
+def test_blocks_of_any_lengths_are_read_once_a_pass(bytes_, lengths):
+    class Blocks:
+        shape, dtype = bytes_.shape, bytes_.dtype
+        chunks = (lengths, (8,), (8,))
+        n_reads = np.zeros(len(lengths))
+
+        def __getitem__(self, key):
+            starts = np.cumsum([0, *lengths[:-1]])
+            self.n_reads += (starts < key.stop) & (starts + lengths > key.start)
+            return bytes_[key]
+
+    params = {**TINY, "batch_size": 70, "value_range": (0, 255)}
+    vae, stored = ConvVAE(**params, warm_start=True), Blocks()
+    vae.fit(stored)
+    n_reads = {}
+    for epochs in (1, 5):
+        stored.n_reads[:] = 0
+        vae.set_params(epochs=epochs).fit(stored)
+        n_reads[epochs] = stored.n_reads.copy()
+    assert ((n_reads[5] - n_reads[1]) / 4).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (float("nan"), 8, 8),
+        (None, 8, 8),
+        ("auto", 8, 8),
+        ([7, 63], [8], [8]),
+        ((), (8,), (8,)),
+        ((float("nan"), float("nan")), (8,), (8,)),
+        ((30, 30), (8,), (8,)),
+        (0, 8, 8),
+        (10**9, 8, 8),
+        7,
+        None,
+    ],
+)
+def test_chunks_that_are_no_numbers_of_rows_do_not_matter(bytes_, chunks):
+    stored = Chunks(bytes_, 70)
+    stored.chunks = chunks
+    assert_same_fit(ConvVAE(**TINY).fit(stored), ConvVAE(**TINY).fit(bytes_))
+
+
+def test_a_sample_of_large_chunks_takes_no_more_memory_than_it_has():
+    chunk = np.zeros((2**10, 64, 64), np.uint8)  # 4 MB
+
+    class Large:
+        shape, dtype = (2**14, 64, 64), chunk.dtype
+        chunks = chunk.shape
+
+        def __getitem__(self, key):
+            return chunk[: key.stop - key.start].copy()
+
+    tracemalloc.start()
+    sample = sample_images(StoredImages(Large(), lambda x: x[..., None], (64, 64, 1)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(sample) == 256
+    assert peak < 2 * sample.nbytes + 3 * chunk.nbytes
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_chunks_larger_than_a_batch_are_read_once(bytes_, monkeypatch):
     vae = ConvVAE(**TINY).fit(bytes_)
     expected = vae.transform(bytes_)
     monkeypatch.setattr(FittedNetwork, "images_at_once", 3)
+    # A thread that has to wait may read a chunk again.
+    monkeypatch.setattr("skvae.serving.batches.n_cores", lambda: 1)
     for length in (7, 16, 35):
         stored = Chunks(bytes_, length)
         np.testing.assert_array_equal(vae.transform(stored), expected)

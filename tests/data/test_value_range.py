@@ -34,9 +34,22 @@ def lines(n_images=100):
     return images
 
 
+def noise_and_blobs(level, brightness, proportion, n_images=300):
+    """Noise, with a bright object in a part of the images."""
+    noise = RNG.poisson(level, (n_images, 32, 32, 1))
+    is_lit = RNG.random((n_images, 1, 1, 1)) < proportion
+    return noise + brightness * is_lit * blobs(32, n_images)
+
+
 def with_values(images, proportion, value):
     images = images.astype(np.float64)
     images[RNG.random(images.shape) < proportion] = value
+    return images
+
+
+def with_one(images, value):
+    images = images.copy()
+    images[0, 0, 0, 0] = value
     return images
 
 
@@ -86,6 +99,13 @@ def test_auto_is_the_range_of_the_dtype_unless_the_values_fill_little_of_it(
         RNG.normal(size=(100, 16, 16, 1)),
         RNG.exponential(size=(100, 16, 16, 1)),
         np.zeros((5, 8, 8, 1)),
+        # A lamp in the dark, or cells, in some of the images.
+        noise_and_blobs(4, 245, 0.4),
+        noise_and_blobs(200, 4000, 0.1).astype(np.uint16),
+        # Few levels, some of them close together.
+        RNG.choice([0, 60, 62, 64, 255], (100, 16, 16, 1)),
+        RNG.choice([0, 126, 129, 255], (100, 16, 16, 1), p=[0.1, 0.05, 0.05, 0.8]),
+        RNG.choice([-1.0, 0.0, 0.01, 1.0], (100, 16, 16, 1)),
     ],
 )
 def test_ordinary_and_sparse_images_fill_their_range(images):
@@ -102,6 +122,9 @@ def test_ordinary_and_sparse_images_fill_their_range(images):
         (DIGITS / 16, (0, 255), (0, 1)),  # given too wide
         (DIGITS, (-1000, 1000), (0, 16)),
         ((PHOTOS > 100).astype(np.uint8), (0, 255), (0, 1)),
+        ((PHOTOS > 254).astype(np.uint8), (0, 255), (0, 1)),  # small masks
+        ((PHOTOS > 254).astype(float), (-1000, 1000), (0, 1)),
+        (with_one((PHOTOS > 253).astype(np.uint8), 255), "auto", (0, 1)),
     ],
 )
 def test_a_range_that_most_values_do_not_fill_warns_with_a_better_one(
@@ -135,6 +158,8 @@ def test_masks_as_uint8_are_learned_as_those_of_bool():
 
 
 FITTED = {
+    "masks": PHOTOS > 253,
+    "dim": PHOTOS // 5,
     "uint8": PHOTOS,
     "unit": PHOTOS / 255,
     "standardised": (PHOTOS - 127.5) / 73,
@@ -156,6 +181,12 @@ FITTED = {
         ("standardised", PHOTOS),
         ("12 bits", PHOTOS / 255),
         ("12 bits", PHOTOS // 4),
+        ("12 bits", PHOTOS[:1]),
+        ("unit", PHOTOS / 127.5 - 1),
+        ("unit", PHOTOS / 127.5),
+        ("masks", (PHOTOS > 253) * np.uint8(255)),
+        ("uint8", PHOTOS[:1] > 100),
+        ("dim", PHOTOS // 2),
     ],
 )
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
@@ -193,6 +224,8 @@ def test_images_in_other_units_than_those_fitted_warn_once(fitted, X, likelihood
         ("unit", PHOTOS / 255 / 5),
         ("standardised", RNG.normal(size=(20, 16, 16, 1))),
         ("12 bits", FITTED["12 bits"] // 3),
+        ("masks", with_one(PHOTOS > 253, 1).astype(float)),
+        ("masks", with_one(np.zeros((5, 16, 16, 1)), 100.0)),  # a broken pixel
     ],
 )
 def test_images_in_the_same_units_do_not_warn(fitted, X):

@@ -197,3 +197,11 @@ def test_a_sampler_that_fails_after_training_leaves_what_was_trained(images):
     assert_same_fit(vae, ConvVAE(**TINY).fit(images))
     assert vae.sample(2).shape == (2, 8, 8)
     assert vae.set_params(sampler=None).partial_fit(images).n_iter_ == 4
+
+
+@pytest.mark.parametrize(
+    "sampler", [GaussianMixture(covariance_type="x"), KernelDensity(bandwidth=-1)]
+)
+def test_parameters_of_the_sampler_are_checked_by_itself(images, sampler):
+    with pytest.raises(ValueError, match="must be"):
+        ConvVAE(**TINY, sampler=sampler).fit(images)
