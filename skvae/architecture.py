@@ -14,6 +14,8 @@ ACTIVATIONS = ("sigmoid", "linear")
 
 LIKELIHOODS = ("gaussian", "mse", "bernoulli")
 
+NOISE_TYPES = ("spherical", "diag")
+
 # Keras optimizers and their variables, in the order in which a trainer returns them: a
 # "count" of steps, a non-negative "number", or one value per weight: "means" of
 # gradients, or "squares", non-negative means of squared or absolute gradients.

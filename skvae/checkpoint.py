@@ -21,10 +21,10 @@ class Checkpoint:
     """Callback that saves the estimator to a joblib file during `fit`.
 
     The saved estimator is fitted: it has the attributes of a fit that ends with the
-    same epoch, except that `latent_kl_` and `sampler_` are estimated from a part of the
-    images until the fit ends. With ``warm_start=True`` its `fit` continues training,
-    with the same bits as a fit that was not interrupted. With `early_stopping` it
-    continues from the best epoch so far.
+    same epoch, except that `latent_kl_`, `sampler_` and a `noise_variance_` of each
+    pixel are estimated from a part of the images until the fit ends. With
+    ``warm_start=True`` its `fit` continues training, with the same bits as a fit that
+    was not interrupted. With `early_stopping` it continues from the best epoch so far.
 
     The file is always complete. Each checkpoint is written to a temporary file in the
     same folder, which then replaces the earlier one.

@@ -27,6 +27,7 @@ from skvae.architecture import (
     LIKELIHOODS,
     MAX_HIDDEN_LAYERS,
     MAX_WEIGHTS,
+    NOISE_TYPES,
     OPTIMIZERS,
     Architecture,
 )
@@ -78,7 +79,8 @@ class _Fitted(NamedTuple):
     layout: ImageLayout
     weights: dict[str, np.ndarray]
     value_range: tuple[float, float]
-    noise_variance: float  # in the network's units
+    # In the network's units: of all pixels, or of each pixel (n_pixels,).
+    noise_variance: float | np.ndarray
     seed: int
     sampler: BaseEstimator | None
     attributes: dict[str, Any]  # all of them
@@ -164,11 +166,19 @@ class ConvVAE(
         Activation of the decoder's output. "sigmoid" keeps decoded images within the
         value range.
     likelihood : {"gaussian", "mse", "bernoulli"}, default="gaussian"
-        Distribution of a pixel around its decoded mean. "gaussian" learns one noise
-        variance for all pixels [2]_. "mse" uses the loss "sum of squared errors + KL",
+        Distribution of a pixel around its decoded mean. "gaussian" learns the noise
+        variance [2]_. "mse" uses the loss "sum of squared errors + KL",
         which is a Gaussian of variance 1/2 in units of the value range; most images
         then use few latent features. "bernoulli" is for pixels between 0 and 1 and
         requires the sigmoid; values outside of the value range are clipped.
+    noise_type : {"spherical", "diag"}, default="spherical"
+        Noise variance of "gaussian": "spherical" is one for all pixels, "diag" one for
+        each pixel, which gives images with pixels that hardly vary a higher
+        likelihood. Both train with one variance s. After training, "diag" measures the
+        mean squared error m of each pixel over the n training images, at one draw from
+        the posterior of each, and takes max(s (n m / mean(m) + 4) / (n + 4), 1e-4), in
+        units of the squared width of the value range. Other likelihoods require
+        "spherical".
     beta : float, default=1.0
         Weight of the KL in the training loss [3]_. Not used in scores.
     kl_warmup_epochs : int, default=0
@@ -189,7 +199,10 @@ class ConvVAE(
         per pixel is clipped to a global norm of 10.
     early_stopping : bool, default=False
         Whether to stop training when the validation loss does not improve. The weights
-        with the lowest validation loss are restored.
+        with the lowest validation loss are restored. With at least 30 validation
+        images, "gaussian" multiplies its running noise variance in the training loss by
+        the validation images' over it, if that is above 1: the training images' own
+        falls as the network overfits, and the weight of the KL with it.
     validation_fraction : float, default=0.1
         Proportion of training data to set aside as validation set. Only used if
         `early_stopping=True` and `X_val` is None.
@@ -249,10 +262,12 @@ class ConvVAE(
         Height, width and channels of an image.
     value_range_ : (float, float)
         Interval of pixel values that is scaled to [0, 1] for the network.
-    noise_variance_ : float
-        Variance of a pixel around its decoded mean, in the units of X; at least 1e-6
-        of the squared width of the value range. With early stopping it is that of the
-        validation set, which should have some tens of images. Absent for "bernoulli".
+    noise_variance_ : float or ndarray of float64
+        Variance of a pixel around its decoded mean, in the squared units of X; at least
+        1e-6 of the squared width of the value range. With `noise_type="diag"` an array
+        of the shape of one image in the layout of X. With early stopping it is that of
+        the validation set, which should have some tens of images. Absent for
+        "bernoulli".
     latent_kl_ : ndarray of shape (latent_dim,), float32
         Mean KL of each latent feature over the training data, in nats. A feature near
         0 is not used.
@@ -329,6 +344,7 @@ class ConvVAE(
         "input_shape": [tuple, list, None],
         "last_activation": [StrOptions(set(ACTIVATIONS))],
         "likelihood": [StrOptions(set(LIKELIHOODS))],
+        "noise_type": [StrOptions(set(NOISE_TYPES))],
         "beta": [_NOT_NEGATIVE],
         "kl_warmup_epochs": [Interval(Integral, 0, None, closed="left")],
         "free_bits": [_NOT_NEGATIVE],
@@ -354,7 +370,7 @@ class ConvVAE(
     n_iter_: int
     input_shape_: tuple[int, int, int]
     value_range_: tuple[float, float]
-    noise_variance_: float
+    noise_variance_: float | NDArray[np.float64]
     latent_kl_: NDArray[np.float32]
     compute_dtype_: str
     sampler_: BaseEstimator
@@ -379,6 +395,7 @@ class ConvVAE(
         input_shape: tuple[int, ...] | None = None,
         last_activation: str = "sigmoid",
         likelihood: str = "gaussian",
+        noise_type: str = "spherical",
         beta: float = 1.0,
         kl_warmup_epochs: int = 0,
         free_bits: float = 0.0,
@@ -404,6 +421,7 @@ class ConvVAE(
         self.input_shape = input_shape
         self.last_activation = last_activation
         self.likelihood = likelihood
+        self.noise_type = noise_type
         self.beta = beta
         self.kl_warmup_epochs = kl_warmup_epochs
         self.free_bits = free_bits
@@ -456,10 +474,11 @@ class ConvVAE(
             After Ctrl-C. The first one stops training, once the call of TensorFlow, the
             callback or the fit of the sampler under way has returned: the estimator is
             fitted with the epochs so far, of which the last may be partial, and
-            `latent_kl_` and `sampler_` are those of some images. After a second one,
-            which waits for a call of TensorFlow and for a read of stored images alone,
-            the estimator does not change; neither does it after one Ctrl-C before the
-            first step. In the scope of a distribution strategy both wait for the same.
+            `latent_kl_`, `sampler_` and a `noise_variance_` of each pixel are those of
+            some images. After a second one, which waits for a call of TensorFlow and
+            for a read of stored images alone, the estimator does not change; neither
+            does it after one Ctrl-C before the first step. In the scope of a
+            distribution strategy both wait for the same.
 
         Warns
         -----
@@ -477,10 +496,10 @@ class ConvVAE(
     def partial_fit(self, X: Images, y: object = None) -> Self:
         """Train one more epoch, on X.
 
-        The first call fixes the layout and the value range. k calls with the same X
-        give the same bits as `fit` with ``epochs=k``, but no
-        `PosteriorCollapseWarning`. `latent_kl_` and `sampler_` describe the images of
-        the last call.
+        The first call fixes the layout and the value range, and the decoder starts at
+        the mean of its images. k calls with the same X give the same bits as `fit` with
+        ``epochs=k``, but no `PosteriorCollapseWarning`. `latent_kl_`, `sampler_` and a
+        `noise_variance_` of each pixel describe the images of the last call.
 
         Parameters
         ----------
@@ -814,6 +833,13 @@ class ConvVAE(
                 f"its means are probabilities, got {self.last_activation!r}."
             )
             raise ValueError(msg)
+        if self.noise_type == "diag" and self.likelihood != "gaussian":
+            msg = (
+                f"noise_type='diag' requires likelihood='gaussian', which alone learns "
+                f"a noise variance, got likelihood={self.likelihood!r}. Set "
+                f"noise_type='spherical', or likelihood='gaussian'."
+            )
+            raise ValueError(msg)
         if self.optimizer == "nadam" and self.dtype_policy == "mixed_float16":
             # Keras's LossScaleOptimizer leaves one of its variables out.
             msg = (
@@ -890,6 +916,7 @@ class ConvVAE(
             kl_warmup_epochs=int(self.kl_warmup_epochs),
             free_bits=float(self.free_bits),
             optimizer=str(self.optimizer),
+            noise_type=str(self.noise_type),
             n_iter_no_change=int(self.n_iter_no_change),
             tol=float(self.tol),
         )
@@ -973,6 +1000,8 @@ class ConvVAE(
         noise_variance = private["noise_variance"]
         if now.get("noise_variance_") is not None:
             noise_variance = now["noise_variance_"] / (high - low) ** 2
+            if isinstance(noise_variance, np.ndarray):
+                noise_variance = noise_variance.ravel()
         return _Fitted(
             architecture=Architecture(**private["architecture"]),
             layout=ImageLayout(now["input_shape_"], private["caller_shape"]),

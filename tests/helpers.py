@@ -54,6 +54,15 @@ def counted_traces():
         yield counts
 
 
+def starting_weights(architecture, rng):
+    """Initial weights for images whose mean is that of the value range."""
+    from skvae.network.initializers import initial_weights
+
+    return initial_weights(
+        architecture, rng, np.full(architecture.image_shape[-1], 0.5)
+    )
+
+
 def leased(architecture, optimizer="sgd", batch_size=16):
     """Lease a trainer, as a fit does."""
     from skvae.training.replicas import current_strategy
@@ -62,7 +71,9 @@ def leased(architecture, optimizer="sgd", batch_size=16):
     return leased_trainer(architecture, optimizer, batch_size, current_strategy())
 
 
-def gradient_step(architecture, weights, images, learning_rate):
+def gradient_step(
+    architecture, weights, images, learning_rate, *, kl_weight=1.0, noise_factor=1.0
+):
     """Weights (n_weights,) after one step of plain gradient descent on a batch."""
     with leased(architecture, "sgd", len(images)) as trainer:
         trainer.load(weights, 0.5, [], learning_rate)
@@ -70,8 +81,9 @@ def gradient_step(architecture, weights, images, learning_rate):
             images,
             0.0,
             1.0,
-            kl_weight=1.0,
+            kl_weight=kl_weight,
             free_bits=0.0,
+            noise_factor=noise_factor,
             batch_size=len(images),
             noise_seed=0,
             first_step=0,
@@ -89,7 +101,9 @@ def assert_same_fit(first, second):
     for path, weight in first.weights_.items():
         np.testing.assert_array_equal(weight, second.weights_[path], err_msg=path)
     np.testing.assert_array_equal(first.latent_kl_, second.latent_kl_)
-    assert vars(first).get("noise_variance_") == vars(second).get("noise_variance_")
+    variances = [vars(vae).get("noise_variance_") for vae in (first, second)]
+    assert type(variances[0]) is type(variances[1])
+    np.testing.assert_array_equal(*variances)
 
 
 def assert_unchanged(vae, before):

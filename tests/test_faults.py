@@ -24,6 +24,7 @@ PARAMS = {
     "filters": 3,
     "early_stopping": True,
     "validation_fraction": 0.4,
+    "noise_type": "diag",
     "sampler": GaussianMixture(2),
 }
 
@@ -33,6 +34,7 @@ STAGES = [
     ("skvae.training.trainer.Trainer.__init__", 0),
     ("skvae.training.trainer.Trainer._step", 0),  # traced
     ("skvae.training.gradient.BatchGradient.__call__", 0),  # traced within that
+    ("skvae.training.loop.sample_images", 0),
     ("skvae.training.loop.initial_weights", 0),
     ("skvae.training.trainer.Trainer.load", 0),
     ("skvae.training.loop.shuffled_blocks", 0),
@@ -44,6 +46,7 @@ STAGES = [
     ("skvae.training.report.Report.update", 1),
     ("skvae.serving.graphs.Graph.to_session", 0),
     ("skvae.serving.sessions.FittedNetwork.encode", 0),
+    ("skvae.training.result.squared_errors", 0),
     ("skvae.training.callbacks.FitTasks.end", 0),
 ]
 

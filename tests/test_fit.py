@@ -40,6 +40,7 @@ def test_random_state_instances_and_none():
     "parameters",
     [
         {},
+        {"noise_type": "diag"},
         {"likelihood": "mse"},
         {"likelihood": "bernoulli", "optimizer": "nadam"},
         {"optimizer": "sgd"},
@@ -183,6 +184,53 @@ def test_noise_variance_follows_the_mean_squared_error(images):
     """At the end of long training it is the error of the drawn reconstructions."""
     vae = ConvVAE(**{**TINY, "epochs": 150, "learning_rate": 3e-3}).fit(images)
     assert vae.noise_variance_ == pytest.approx(drawn_error(vae, images), rel=0.1)
+
+
+def drawn_pixel_errors(vae, X, n_draws=100):
+    """Mean squared error of each pixel of decoded draws."""
+    z_mean, z_log_var = (a.astype(float) for a in vae.posterior(X))
+    epsilons = np.random.default_rng(0).standard_normal((n_draws, *z_mean.shape))
+    z = z_mean + np.exp(z_log_var / 2) * epsilons
+    errors = [np.square(vae.inverse_transform(each) - X).mean(axis=0) for each in z]
+    return np.mean(errors, axis=0)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_noise_variances_of_pixels_are_that_of_all_by_their_squared_errors(
+    images, early_stopping
+):
+    X, X_val = images[:40] * 16, images[40:] * 16
+    parameters = {**TINY, "latent_dim": 4, "filters": 8, "epochs": 100}
+    parameters |= {"learning_rate": 5e-3, "early_stopping": early_stopping}
+    held_out = {"X_val": X_val} if early_stopping else {}
+    s = ConvVAE(**parameters).fit(X, **held_out).noise_variance_
+    vae = ConvVAE(**parameters, noise_type="diag").fit(X, **held_out)
+    expected = []
+    for each in (X, X_val):
+        m = drawn_pixel_errors(vae, each)
+        expected.append(np.maximum(s * (40 * m / m.mean() + 4) / 44, 1e-4 * 16**2))
+    # One draw an image stands behind it, hence some noise.
+    errors = [np.abs(np.log(vae.noise_variance_ / each)).mean() for each in expected]
+    assert errors[0] < 0.1 < errors[1]
+    assert vae.noise_variance_.min() == pytest.approx(expected[0].min(), rel=0.1)
+    assert not vae.noise_variance_.flags.writeable
+
+
+def test_the_noise_type_changes_nothing_of_training(images):
+    spherical = ConvVAE(**TINY, early_stopping=True).fit(images)
+    diag = ConvVAE(**TINY, early_stopping=True, noise_type="diag").fit(images)
+    assert diag.history_ == spherical.history_
+    for path, weight in spherical.weights_.items():
+        np.testing.assert_array_equal(diag.weights_[path], weight)
+    assert diag._state_["noise_variance"] == spherical._state_["noise_variance"]
+
+
+@pytest.mark.parametrize("likelihood", ["mse", "bernoulli"])
+def test_a_noise_variance_of_each_pixel_needs_the_gaussian(images, likelihood):
+    vae = ConvVAE(**TINY, noise_type="diag", likelihood=likelihood)
+    with pytest.raises(ValueError, match=f"noise_type='diag' .* got .*'{likelihood}'"):
+        vae.fit(images)
+    assert not hasattr(vae, "weights_")
 
 
 def test_noise_variance_has_its_floor():
@@ -525,8 +573,62 @@ def test_with_early_stopping_the_noise_variance_is_that_of_the_validation_images
     vae.fit(X, X_val=X_val)
     # One draw an image stands behind it, hence some noise.
     assert vae.noise_variance_ == pytest.approx(drawn_error(vae, X_val), rel=0.1)
-    # Training goes on with its own, so that nothing of it hangs on the validation.
+    # The training images' own is smaller.
     assert vae._state_["noise_variance"] < 0.9 * vae.noise_variance_
+
+
+@pytest.fixture
+def noise_factors(monkeypatch):
+    """Noise factors of all steps, which are one an epoch with 40 images."""
+    factors = []
+    train_steps = Trainer.train_steps
+
+    def noted(self, *args, noise_factor, **kwargs):
+        factors.append(noise_factor)
+        return train_steps(self, *args, noise_factor=noise_factor, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train_steps", noted)
+    return factors
+
+
+def test_training_uses_the_noise_variance_of_the_validation_images(
+    images, noise_factors
+):
+    """From the first epoch's end on, and in a later fit from its start."""
+    X, X_val = images[:40], images[40:]
+    parameters = {**TINY, "latent_dim": 8, "filters": 16, "learning_rate": 5e-3}
+    parameters |= {"batch_size": 40, "early_stopping": True, "warm_start": True}
+    vae = ConvVAE(**{**parameters, "epochs": 300}).fit(X, X_val=X_val)
+    best = int(np.argmin(vae.history_["val_loss"]))
+    assert len(noise_factors) == len(vae.history_["loss"]) > best + 1
+    assert min(noise_factors) == noise_factors[0] == 1.0
+    of_best = vae.noise_variance_ / vae._state_["noise_variance"]
+    assert noise_factors[best + 1] == of_best > 1.1
+    vae.set_params(epochs=1).fit(X, X_val=X_val)
+    assert noise_factors[-1] == of_best
+
+
+def test_few_validation_images_and_fixed_noise_leave_training_alone(
+    images, noise_factors
+):
+    parameters = {**TINY, "latent_dim": 8, "filters": 16, "learning_rate": 5e-3}
+    parameters |= {"early_stopping": True, "epochs": 60}
+    ConvVAE(**parameters).fit(images[:40], X_val=images[40:60])
+    ConvVAE(**parameters, likelihood="mse").fit(images[:40], X_val=images[30:])
+    assert set(noise_factors) == {1.0}
+
+
+def test_the_decoder_starts_at_the_mean_of_the_training_images(images):
+    X = np.stack([images, images / 4], axis=-1)
+    X_val = np.ones_like(X)
+    still = {**TINY, "epochs": 1, "learning_rate": 1e-30}
+    for linear in (False, True):
+        activation = "linear" if linear else "sigmoid"
+        vae = ConvVAE(**still, early_stopping=True, last_activation=activation)
+        bias = vae.fit(X, X_val=X_val).weights_["decoder_output/bias"]
+        mean = X.mean(axis=(0, 1, 2))
+        expected = mean if linear else np.log(mean / (1 - mean))
+        np.testing.assert_allclose(bias, expected, rtol=1e-4)
 
 
 def test_appended_images_extend_the_validation_set():

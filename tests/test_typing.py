@@ -45,7 +45,7 @@ assert_type(vae.history_["loss"], list[float])
 assert_type(vae.n_iter_, int)
 assert_type(vae.input_shape_, tuple[int, int, int])
 assert_type(vae.value_range_, tuple[float, float])
-assert_type(vae.noise_variance_, float)
+assert_type(vae.noise_variance_, float | NDArray[np.float64])
 assert_type(vae.latent_kl_, NDArray[np.float32])
 assert_type(vae.n_features_in_, int)
 

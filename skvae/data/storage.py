@@ -59,7 +59,7 @@ def chunk_length(images: np.ndarray | StoredImages) -> int:
     return max(1, _CHUNK_BYTES // image_bytes(images))
 
 
-def image_bytes(images: np.ndarray | StoredImages) -> int:
+def image_bytes(images: np.ndarray | StoredImages | Selection) -> int:
     """Size of one image in bytes; at least 1, also if it has no pixels."""
     return max(1, images.dtype.itemsize * math.prod(images.shape[1:]))
 
@@ -71,11 +71,9 @@ def chunks(images: np.ndarray | StoredImages) -> Iterator[np.ndarray]:
         yield images[start : start + length]
 
 
-def sample_images(images: np.ndarray | StoredImages) -> np.ndarray:
+def sample_images(images: np.ndarray | StoredImages | Selection) -> np.ndarray:
     """Runs of neighbouring images from all over the data."""
-    n_run = max(1, _SAMPLE_BYTES // _N_RUNS // image_bytes(images))
-    if isinstance(images, StoredImages):
-        n_run = min(n_run, chunk_length(images))
+    n_run = max(1, min(_SAMPLE_BYTES // _N_RUNS, _CHUNK_BYTES) // image_bytes(images))
     last = len(images) - n_run
     if last < _N_RUNS * n_run:
         starts = np.arange(0, len(images), n_run)
@@ -124,7 +122,7 @@ class StoredImages:
         # First rows of the runs of rows that are read together.
         self.starts = _run_starts(own, len(self), chunk_length(self), most)
         self._ends = np.append(self.starts[1:], len(self))
-        self._has_chunks = bool(own)
+        self.has_chunks = bool(own)
         self._kept: dict[int, np.ndarray] = {}
         # Some storages do not support concurrent reads.
         self._lock = threading.Lock()
@@ -184,7 +182,7 @@ class StoredImages:
         try:
             check_file(self._array)
             with self._lock:
-                if self._has_chunks:
+                if self.has_chunks:
                     rows = self._rows_of_chunks(start, stop)
                     rows = rows if places is None else rows[places]
                 else:
@@ -256,6 +254,8 @@ class Selection:
         self._images = images
         self._rows = rows
         self._is_wanted = is_wanted
+        self.shape: tuple[int, ...] = (len(rows), *images.shape[1:])
+        self.dtype: np.dtype = images.dtype
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -289,12 +289,11 @@ class StoredRows(Selection):
     def __init__(self, array: StoredArray, rows: np.ndarray) -> None:
         stored = StoredImages(array, lambda part: part, tuple(array.shape[1:]))
         super().__init__(stored, rows)
-        self.shape = (len(rows), *stored.shape[1:])
-        self.dtype = stored.dtype
-        if _own_chunk_length(array):
-            # As many rows as are selected of a chunk: each is then read about once.
-            n_rows = round(stored.read_length * len(rows) / len(stored))
-            self.chunks = (max(1, n_rows), *stored.shape[1:])
+        if stored.has_chunks:
+            # The rows that are selected of each run, so that it is read once.
+            firsts = np.searchsorted(rows, stored.starts)
+            n_rows = np.diff(firsts, append=len(rows)).tolist()
+            self.chunks = (tuple(n_rows), *stored.shape[1:])
 
 
 def check_file(array: Any) -> None:

@@ -185,12 +185,13 @@ def _mse_constant(estimator: ConvVAE) -> float:
 
     For "mse", "loss" omits the constant of the Gaussian density. The parameter may have
     changed since the fit, but `noise_variance_` has not: for "mse" it is exactly half
-    the squared width of the value range, for "gaussian" it is a mean over pixels, and
-    for "bernoulli" it is absent.
+    the squared width of the value range, for "gaussian" it is a mean over pixels or an
+    array, and for "bernoulli" it is absent.
     """
     noise_variance = getattr(estimator, "noise_variance_", None)
     low, high = estimator.value_range_
-    if noise_variance != 0.5 * (high - low) ** 2:
+    is_one = not isinstance(noise_variance, np.ndarray)
+    if not (is_one and noise_variance == 0.5 * (high - low) ** 2):
         return 0.0
     return 0.5 * estimator.n_features_in_ * math.log(2 * math.pi * noise_variance)
 

@@ -20,7 +20,7 @@ from skvae.network.backend import keras
 
 ops = keras.ops
 
-# The learned noise variance is a running mean of the batches' mean squared error, in
+# The running noise variance is a running mean of the batches' mean squared error, in
 # which the newest batch has at least this weight: about the last 20 steps count.
 _NOISE_VARIANCE_MIN_RATE = 0.05
 
@@ -87,7 +87,7 @@ def normaliser(architecture: Architecture, noise_variance: Any) -> Any:
 def updated_noise_variance(
     architecture: Architecture, noise_variance: Any, n_steps: Any, mean_error: Any
 ) -> Any:
-    """Update the noise variance with the mean error of a batch.
+    """Update the running noise variance with the mean error of a batch.
 
     The maximum likelihood variance is the mean squared error (Rybkin, Daniilidis and
     Levine 2021, equation 6), here a running mean over batches.
@@ -96,7 +96,7 @@ def updated_noise_variance(
     ----------
     architecture : Architecture
     noise_variance : scalar
-        Noise variance after the previous step.
+        Running noise variance after the previous step.
     n_steps : scalar
         Number of previous steps.
     mean_error : scalar

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
+import numpy as np
+
 from skvae.architecture import OPTIMIZERS
 from skvae.data.read_only import read_only
 from skvae.persistence.validation import (
@@ -15,7 +17,7 @@ from skvae.persistence.validation import (
 )
 
 # Incremented when the states of earlier versions need a conversion.
-FORMAT = 2
+FORMAT = 3
 FORMAT_NAME = "_skvae_format"
 
 # Fitted attributes that not every fit sets.
@@ -65,6 +67,8 @@ def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
         for name, value in state.items()
         if name != FORMAT_NAME and not (name in OPTIONAL and value is None)
     }
+    if number < 3:  # one noise variance for all pixels
+        state = {"noise_type": "spherical", **state}
     check_attributes(state, parameters, cls)
     if "weights_" in state or "_state_" in state:
         check_fitted(state, PRIVATE - _NEW_IN_FORMAT_2 if number == 1 else PRIVATE)
@@ -78,14 +82,14 @@ def with_read_only_arrays(fitted: dict[str, Any]) -> dict[str, Any]:
     """Make the arrays among fitted attributes read-only."""
     private = fitted["_state_"]
     weights = fitted["weights_"].items()
-    names = {
+    arrays = {
         name: read_only(fitted[name])
-        for name in ["feature_names_in_"]
-        if name in fitted
+        for name in ["feature_names_in_", "noise_variance_"]
+        if isinstance(fitted.get(name), np.ndarray)
     }
     return {
         **fitted,
-        **names,
+        **arrays,
         "weights_": {path: read_only(weight) for path, weight in weights},
         "latent_kl_": read_only(fitted["latent_kl_"]),
         "_state_": {

@@ -139,6 +139,7 @@ def check_fitted(state: dict[str, Any], private_names: Set[str]) -> None:
     _check_training(private, architecture)
     _check_history(state["history_"], state["n_iter_"])
     _check_images(state, private["caller_shape"], architecture)
+    _check_noise(state.get("noise_variance_"), private["caller_shape"], architecture)
     _check_optional(state, architecture)
 
 
@@ -238,14 +239,25 @@ def _check_images(
     _check_array("latent_kl_", state["latent_kl_"], kl_shape, np.float32)
 
 
+def _check_noise(
+    value: Any, shape: tuple[int, ...], architecture: Architecture
+) -> None:
+    """Validate the noise variance of all pixels, or of each pixel of an image."""
+    where = "noise_variance_"
+    if architecture.likelihood == "gaussian" and isinstance(value, np.ndarray):
+        _check_array(where, value, shape, np.float64)
+        if not (value > 0).all():
+            _fail(where, "zero or negative", "positive numbers")
+        return
+    if architecture.likelihood == "bernoulli":
+        is_valid, expected = value is None, "no value for bernoulli"
+    else:
+        is_valid, expected = _is_positive(value), "a positive float"
+    _check(is_valid, where, value, expected)
+
+
 def _check_optional(state: dict[str, Any], architecture: Architecture) -> None:
     """Validate attributes that not every fit sets."""
-    noise_variance = state.get("noise_variance_")
-    if architecture.likelihood == "bernoulli":
-        is_valid, expected = noise_variance is None, "no value for bernoulli"
-    else:
-        is_valid, expected = _is_positive(noise_variance), "a positive float"
-    _check(is_valid, "noise_variance_", noise_variance, expected)
     if "feature_names_in_" in state:
         names, n_pixels = state["feature_names_in_"], architecture.n_pixels
         is_valid = (

@@ -34,11 +34,15 @@ def kl_divergence(z_mean: np.ndarray, z_log_var: np.ndarray) -> np.ndarray:
 
 
 def pixel_errors(
-    architecture: Architecture, images: np.ndarray, outputs: np.ndarray
+    architecture: Architecture,
+    images: np.ndarray,
+    outputs: np.ndarray,
+    noise_variance: float | np.ndarray,
 ) -> np.ndarray:
     """Pixel error of k decoded outputs of each image.
 
-    `skvae.network.objective.pixel_error` is the same for training.
+    `skvae.network.objective.pixel_error` is the same for training, with a noise
+    variance of 1/2.
 
     Parameters
     ----------
@@ -46,29 +50,37 @@ def pixel_errors(
     images : ndarray of shape (n, D), float64
     outputs : ndarray of shape (n, k, D)
         Logits for bernoulli, else means.
+    noise_variance : float or ndarray of shape (D,)
+        Of all pixels, or of each. Not used for bernoulli.
 
     Returns
     -------
     ndarray of shape (n, k), float64
-        Cross-entropy for bernoulli, else sum of squared errors.
+        Cross-entropy for bernoulli, else sum of squared errors over twice the noise
+        variance: -log p(x | z) without `normaliser`.
     """
     images = images[:, None]
     if architecture.likelihood != "bernoulli":
-        return sum_last_axis(np.square(images - outputs))
+        squares = np.square(images - outputs)
+        if np.ndim(noise_variance) == 0:  # fewer divisions
+            return sum_last_axis(squares) / (2.0 * noise_variance)
+        return sum_last_axis(squares / (2.0 * noise_variance))
     logits = outputs.astype(np.float64)
     # softplus(y) - x y, where softplus(y) = log(1 + exp(y)).
     softplus = np.maximum(logits, 0.0) + np.log1p(np.exp(-np.abs(logits)))
     return sum_last_axis(softplus - images * logits)
 
 
-def normaliser(architecture: Architecture, noise_variance: float) -> float:
+def normaliser(architecture: Architecture, noise_variance: float | np.ndarray) -> float:
     """Normalising constant D/2 log(2 pi v) of -log p(x | z); 0 for bernoulli.
 
+    With a noise variance v of each pixel, (D,), it has the mean of their logarithms.
     `skvae.network.objective.normaliser` is the same for training.
     """
     if architecture.likelihood == "bernoulli":
         return 0.0
-    return 0.5 * architecture.n_pixels * math.log(2.0 * math.pi * noise_variance)
+    mean_log = float(np.mean(np.log(2.0 * math.pi * noise_variance)))
+    return 0.5 * architecture.n_pixels * mean_log
 
 
 def log_span(architecture: Architecture, value_range: tuple[float, float]) -> float:

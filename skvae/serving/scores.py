@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skvae.architecture import FIXED_NOISE_VARIANCE
 from skvae.serving.batches import Rows, in_batches
 from skvae.serving.densities import (
     kl_divergence,
@@ -57,7 +58,10 @@ def elbo_terms(
 
     def run_batch(batch: np.ndarray) -> list[np.ndarray]:
         encoded = _encode(network, batch, draws)
-        errors, _ = _decode(network, encoded, draws, range(1))
+        outputs, _ = _decode(network, encoded, draws, range(1))
+        errors = pixel_errors(
+            network.architecture, encoded.pixels, outputs, FIXED_NOISE_VARIANCE
+        )
         network.check_finite(errors)
         kl = kl_divergence(encoded.z_mean, encoded.z_log_var)
         return [errors[:, 0], sum_last_axis(kl)]
@@ -67,8 +71,40 @@ def elbo_terms(
     return errors, kl
 
 
+def squared_errors(network: FittedNetwork, images: Rows, draws: RowDraws) -> np.ndarray:
+    """Squared error of each pixel at one draw of each image.
+
+    Parameters
+    ----------
+    network : FittedNetwork
+        Not of bernoulli.
+    images : array-like of shape (n, H, W, C)
+        In the caller's units.
+    draws : RowDraws
+
+    Returns
+    -------
+    ndarray of shape (n, n_pixels), float64
+        In the network's units.
+    """
+
+    def run_batch(batch: np.ndarray) -> list[np.ndarray]:
+        encoded = _encode(network, batch, draws)
+        outputs, _ = _decode(network, encoded, draws, range(1))
+        squares = np.square(encoded.pixels - outputs[:, 0])
+        network.check_finite(squares)
+        return [squares]
+
+    squares = np.empty((len(images), network.architecture.n_pixels))
+    in_batches(run_batch, images, [squares], network.images_at_once)
+    return squares
+
+
 def log_likelihoods(
-    network: FittedNetwork, images: Rows, noise_variance: float, n_draws: int
+    network: FittedNetwork,
+    images: Rows,
+    noise_variance: float | np.ndarray,
+    n_draws: int,
 ) -> np.ndarray:
     """Importance-weighted estimate of log p(x) of each image.
 
@@ -80,8 +116,8 @@ def log_likelihoods(
     network : FittedNetwork
     images : array-like of shape (n, H, W, C)
         In the caller's units.
-    noise_variance : float
-        In the network's units.
+    noise_variance : float or ndarray of shape (n_pixels,)
+        Of all pixels, or of each, in the network's units.
     n_draws : int
         Number of draws for each image.
 
@@ -90,15 +126,16 @@ def log_likelihoods(
     ndarray of shape (n,), float64
         In nats, for densities in the caller's units.
     """
-    draws = network.draws(n_draws)
+    architecture, draws = network.architecture, network.draws(n_draws)
     # Draws are processed in chunks, to bound memory.
     n_together = network.images_at_once
     starts = np.arange(0, n_draws, n_together)
 
     def log_sums(encoded: _Encoded, start: int) -> np.ndarray:
         chunk = range(start, min(start + n_together, n_draws))
-        errors, log_ratio = _decode(network, encoded, draws, chunk)
-        return _log_sum(log_ratio - errors / (2.0 * noise_variance))
+        outputs, log_ratio = _decode(network, encoded, draws, chunk)
+        errors = pixel_errors(architecture, encoded.pixels, outputs, noise_variance)
+        return _log_sum(log_ratio - errors)
 
     def of_batch(batch: np.ndarray) -> list[np.ndarray]:
         return [log_sums(_encode(network, batch, draws), 0)]
@@ -122,7 +159,6 @@ def log_likelihoods(
             continue
         with np.errstate(all="ignore"):  # as in `in_batches`
             part[:] = [of_chunks(block[i : i + 1]) for i in range(len(block))]
-    architecture = network.architecture
     constant = math.log(n_draws) + normaliser(architecture, noise_variance)
     scores = sums - (constant + log_span(architecture, network.value_range))
     network.check_finite(scores)
@@ -141,18 +177,23 @@ def _encode(network: FittedNetwork, batch: np.ndarray, draws: RowDraws) -> _Enco
 def _decode(
     network: FittedNetwork, encoded: _Encoded, draws: RowDraws, which: range
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel errors and log p(z) - log q(z | x) of k draws z of each image: (n, k)."""
+    """Decode k draws z of each image.
+
+    Returns
+    -------
+    outputs : ndarray of shape (n, k, n_pixels), float32
+        Logits for bernoulli, else means.
+    log_ratio : ndarray of shape (n, k), float64
+        log p(z) - log q(z | x).
+    """
     epsilon = draws.normal(encoded.shift, which)  # (n, k, latent_dim)
     z_mean, z_log_var = encoded.z_mean[:, None], encoded.z_log_var[:, None]
     z = z_mean + np.exp(0.5 * z_log_var) * epsilon
     n, k, latent_dim = z.shape
     outputs = network.decode_to_outputs(z.reshape(-1, latent_dim).astype(np.float32))
-    errors = pixel_errors(
-        network.architecture, encoded.pixels, outputs.reshape(n, k, -1)
-    )
     # The constants of both densities cancel.
     log_ratio = 0.5 * sum_last_axis(np.square(epsilon) + z_log_var - np.square(z))
-    return errors, log_ratio
+    return outputs.reshape(n, k, -1), log_ratio
 
 
 def _log_sum(log_terms: np.ndarray) -> np.ndarray:

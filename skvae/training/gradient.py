@@ -73,6 +73,7 @@ class BatchGradient:
         span: Any,
         kl_weight: Any,
         free_bits: Any,
+        noise_factor: Any,
         loss_scale: Any,
         weights: Any,
         noise_variance: Any,
@@ -96,11 +97,13 @@ class BatchGradient:
             Weight of the KL in the loss.
         free_bits : float
             KL of a latent dimension, in nats, up to which it has no gradient.
+        noise_factor : float
+            Noise variance of the loss, as a multiple of the running one.
         loss_scale : float
             Factor of the loss.
         weights : tensor of shape (n_weights,)
         noise_variance : float
-            Noise variance after the previous step, in the network's units.
+            Running noise variance after the previous step, in the network's units.
         n_steps : int
             Number of steps before this one.
 
@@ -111,7 +114,7 @@ class BatchGradient:
         means : tensor of shape (1 + latent_dim,)
             Pixel error and KL of each latent dimension, as means over the batch.
         noise_variance : float
-            Noise variance after this step.
+            Running noise variance after this step.
         """
         network = self._network
         n_images = tf.cast(n_batch, tf.float32)
@@ -141,7 +144,7 @@ class BatchGradient:
             )
             # A KL below the free bits has no gradient.
             is_counted = tf.cast(means[1:] >= free_bits, tf.float32)
-            loss = sums[0] / (2.0 * noise_variance)
+            loss = sums[0] / (2.0 * noise_factor * noise_variance)
             loss += kl_weight * tf.reduce_sum(sums[1:] * is_counted)
             scaled_loss = loss / n_images * loss_scale
         gradient = tape.gradient(scaled_loss, weights)
@@ -159,6 +162,7 @@ class BatchGradient:
             SCALAR,  # span
             SCALAR32,  # kl_weight
             SCALAR32,  # free_bits
+            SCALAR32,  # noise_factor
             SCALAR32,  # loss_scale
             tf.TensorSpec((self._network.n_weights,), tf.float32),
             SCALAR32,  # noise_variance

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from skvae.architecture import FIXED_NOISE_VARIANCE, Architecture
+from skvae.architecture import FIXED_NOISE_VARIANCE
 from skvae.data.shuffling import shuffled_blocks
-from skvae.data.storage import ReadingStopped, Selection
-from skvae.data.value_range import check_finite, to_graph_dtype
+from skvae.data.storage import ReadingStopped, Selection, sample_images
+from skvae.data.value_range import check_finite, to_graph_dtype, to_network_units
 from skvae.network.initializers import initial_weights
 from skvae.serving.densities import log_span
 from skvae.streams import Stream, stream
@@ -35,17 +35,29 @@ _CALL_SECONDS = 0.25
 _CALL_PIXELS = 2**22
 
 
-def new_state(architecture: Architecture, seed: int) -> TrainingState:
+def new_state(plan: Plan) -> TrainingState:
     """State from which the training of a new network starts."""
-    weights = initial_weights(architecture, stream(seed, Stream.INITIAL_WEIGHTS))
+    architecture, rng = plan.architecture, stream(plan.seed, Stream.INITIAL_WEIGHTS)
+    weights = initial_weights(architecture, rng, _mean_pixel(plan))
     return TrainingState(
-        seed=seed,
+        seed=plan.seed,
         n_epochs=0,
         n_steps=0,
         weights=architecture.pack(weights),
         noise_variance=FIXED_NOISE_VARIANCE,
         optimizer_arrays=[],
     )
+
+
+def _mean_pixel(plan: Plan) -> np.ndarray:
+    """Mean of each channel (C,) in the network's units, of a sample of the images."""
+    is_clipped = plan.architecture.likelihood == "bernoulli"
+    data = plan.data
+    sample = sample_images(Selection(data.images, data.rows))
+    check_finite(sample)
+    images = to_network_units(sample, data.value_range, is_clipped=is_clipped)
+    with np.errstate(invalid="ignore"):  # training finds an overflow
+        return images.mean(axis=(0, 1, 2), dtype=np.float64)
 
 
 class Training:
@@ -234,6 +246,8 @@ class Training:
     ) -> None:
         """Train on the next n_images of an epoch, of which `images` are here."""
         low, high = self._data.value_range
+        stopping = self._early_stopping
+        noise_factor = stopping.noise_factor if stopping else 1.0
         started = time.perf_counter()
         sums = self._trainer.train_steps(
             to_graph_dtype(images),
@@ -241,6 +255,7 @@ class Training:
             high - low,
             kl_weight=self._settings.kl_weight(epoch),
             free_bits=self._settings.free_bits,
+            noise_factor=noise_factor,
             batch_size=self._settings.batch_size,
             noise_seed=noise_seed,
             # Only the last batch of an epoch is short.

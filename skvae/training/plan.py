@@ -27,6 +27,7 @@ class Settings:
     kl_warmup_epochs: int
     free_bits: float
     optimizer: str
+    noise_type: str
     n_iter_no_change: int
     tol: float
 

@@ -84,6 +84,7 @@ class Trainer:
             SCALAR,  # span
             SCALAR32,  # kl_weight
             SCALAR32,  # free_bits
+            SCALAR32,  # noise_factor
             INTEGER,  # batch_size
             INTEGER,  # noise_seed
             INTEGER,  # first_step
@@ -128,6 +129,7 @@ class Trainer:
         *,
         kl_weight: float,
         free_bits: float,
+        noise_factor: float,
         batch_size: int,
         noise_seed: int,
         first_step: int,
@@ -146,6 +148,8 @@ class Trainer:
             Weight of the KL in the loss.
         free_bits : float
             Nats of the KL of each latent dimension that are not penalised.
+        noise_factor : float
+            Noise variance of the loss, as a multiple of the running one.
         batch_size : int
             Images a step; the last batch may be shorter.
         noise_seed, first_step : int
@@ -167,6 +171,7 @@ class Trainer:
                 span,
                 kl_weight,
                 free_bits,
+                noise_factor,
                 batch_size,
                 noise_seed,
                 first_step,
@@ -184,6 +189,7 @@ class Trainer:
         span: Any,
         kl_weight: Any,
         free_bits: Any,
+        noise_factor: Any,
         batch_size: Any,
         noise_seed: Any,
         first_step: Any,
@@ -199,7 +205,8 @@ class Trainer:
             batch = images[i * n_here : i * n_here + stop - start]
             seed = tf.stack([noise_seed, first_step + i])
             terms = self._step(
-                batch, n_batch, start, seed, low, span, kl_weight, free_bits
+                *(batch, n_batch, start, seed, low, span),
+                *(kl_weight, free_bits, noise_factor),
             )
             return i + 1, sums + tf.cast(terms, tf.float64)
 
@@ -221,6 +228,7 @@ class Trainer:
         span: Any,
         kl_weight: Any,
         free_bits: Any,
+        noise_factor: Any,
     ) -> Any:
         """Take one step; return [loss, reconstruction, KL] summed over the batch.
 
@@ -229,7 +237,8 @@ class Trainer:
         """
         architecture = self._network.architecture
         arguments = (
-            *(batch, n_batch, first_row, seed, low, span, kl_weight, free_bits),
+            *(batch, n_batch, first_row, seed, low, span),
+            *(kl_weight, free_bits, noise_factor),
             self._optimizer.scale_loss(tf.ones(())),
             tf.convert_to_tensor(self._weights.value),
             self._noise_variance.read_value(),
@@ -240,6 +249,7 @@ class Trainer:
         )
         self._noise_variance.assign(noise_variance)
         self._optimizer.apply([gradient], [self._weights])
+        noise_variance *= noise_factor  # that of the loss
         reconstruction, kl = means[0] / (2.0 * noise_variance), means[1:]
         # Kingma et al. (2016), https://arxiv.org/abs/1606.04934, equation 15.
         floored_kl = tf.reduce_sum(tf.maximum(kl, free_bits))

@@ -108,6 +108,17 @@ def test_images_come_back_in_the_units_that_came_in(images):
     )
 
 
+@pytest.mark.parametrize("shape", [(70, 64), (70, 8, 8), (70, 4, 8, 2)])
+def test_noise_variances_of_pixels_have_the_layout_that_came_in(images, shape):
+    X = images.reshape(shape) * 40 - 10
+    vae = ConvVAE(**TINY, noise_type="diag").fit(X)
+    assert vae.noise_variance_.shape == shape[1:]
+    errors = np.square(vae.inverse_transform(vae.transform(X)) - X).mean(axis=0)
+    place = np.unravel_index(errors.argmax(), errors.shape)
+    assert vae.noise_variance_[place] == pytest.approx(errors[place], rel=0.3)
+    assert vae.noise_variance_.min() >= 1e-4 * 40**2 * (1 - 1e-9)
+
+
 def test_64_bits_keep_small_differences_at_a_large_offset(images):
     far = images + 1e9
     vae = ConvVAE(**TINY).fit(far)

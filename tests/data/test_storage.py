@@ -326,12 +326,22 @@ def test_partial_fit_and_validation_images_may_be_stored(bytes_, tmp_path):
 def test_training_reads_short_runs(bytes_):
     stored = Slices(bytes_)
     ConvVAE(**{**TINY, "epochs": 1, "batch_size": 8}).fit(stored)
-    # A sample in 16 runs of 4, once in training, in runs of up to 4, and once for
-    # `latent_kl_`.
+    # A sample in 16 runs of 4 for the value range, another for their mean, once in
+    # training, in runs of up to 4, and once for `latent_kl_`.
     *trained, encoded = stored.lengths
     assert max(trained) <= 4
-    assert sum(trained) == 16 * 4 + 70
+    assert sum(trained) == 2 * 16 * 4 + 70
     assert encoded == 70
+
+
+def test_noise_variances_of_pixels_are_measured_in_parts(bytes_, monkeypatch):
+    """Of no more than 20 images, whose bits are those of images in memory."""
+    monkeypatch.setattr("skvae.training.result._PART_PIXELS", 20 * N_PIXELS)
+    stored = Slices(bytes_)
+    params = {**TINY, "noise_type": "diag", "value_range": (0, 255)}
+    vae = ConvVAE(**params).fit(stored)
+    assert stored.lengths[-8:] == [20, 20, 20, 10] * 2
+    assert_same_fit(vae, ConvVAE(**params).fit(bytes_))
 
 
 def test_an_index_array_reads_its_rows_in_its_order(bytes_, monkeypatch):
@@ -619,7 +629,6 @@ def test_selected_rows_of_large_chunks_are_read_chunk_by_chunk():
     rows = np.flatnonzero(rng.random(8 * 8192) < 0.8)
     selected = StoredRows(stored, rows)
     reader = StoredImages(selected, lambda part: part, (1024,))
-    for start in rng.permutation(np.arange(0, len(rows), reader.read_length)):
-        reader[start : start + reader.read_length]
-    assert set(stored.lengths) == {8192}
-    assert len(stored.lengths) <= 2 * 8
+    for start in rng.permutation(reader.starts):
+        reader[start : start + 1]
+    assert stored.lengths == [8192] * 8

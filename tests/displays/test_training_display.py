@@ -52,9 +52,11 @@ def test_validation_loss_of_mse_is_comparable_with_the_loss(images):
         np.testing.assert_allclose(line.get_ydata(), expected)
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-def test_validation_loss_of_other_likelihoods_is_not_changed(images, likelihood):
-    vae = ConvVAE(**TINY, likelihood=likelihood, early_stopping=True).fit(images)
+@pytest.mark.parametrize(
+    "parameters", [{}, {"noise_type": "diag"}, {"likelihood": "bernoulli"}]
+)
+def test_validation_loss_of_other_likelihoods_is_not_changed(images, parameters):
+    vae = ConvVAE(**TINY, **parameters, early_stopping=True).fit(images)
     vae.set_params(likelihood="mse")
     line = TrainingDisplay.from_estimator(vae).lines_["val_loss"]
     np.testing.assert_array_equal(line.get_ydata(), vae.history_["val_loss"])

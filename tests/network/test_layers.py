@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import starting_weights
 
 from skvae import network
 from skvae.architecture import Architecture
 from skvae.network import layers
-from skvae.network.initializers import initial_weights
 from skvae.network.models import FAST
 from skvae.streams import stream
 
@@ -68,7 +68,7 @@ def assert_is_keras(architecture):
     rng = np.random.default_rng(1)
     weights = {
         path: weight + rng.normal(0, 0.1, weight.shape).astype(np.float32)
-        for path, weight in initial_weights(architecture, stream(0, 0)).items()
+        for path, weight in starting_weights(architecture, stream(0, 0)).items()
     }
     models = keras_models(architecture, weights)
     images = rng.random((3, *architecture.image_shape), dtype=np.float32)

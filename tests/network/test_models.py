@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import gradient_step, leased
+from helpers import gradient_step, leased, starting_weights
 
 from skvae import network
 from skvae.architecture import Architecture
@@ -16,7 +16,7 @@ ODD_SHAPES = [(1, 1, 1), (1, 7, 1), (7, 5, 3), (28, 28, 1), (9, 16, 2)]
 
 
 def test_the_guides_layers_in_name_shape_and_number_of_parameters():
-    weights = initial_weights(GUIDE, stream(0, 0))
+    weights = starting_weights(GUIDE, stream(0, 0))
     encoder, decoder, _ = network.build_models(GUIDE, weights, seed=0)
     assert encoder.count_params() == 155_752
     assert decoder.count_params() == 81_729
@@ -108,22 +108,42 @@ def test_fan_in_counts_the_values_that_reach_an_output(kernel_size):
 
 
 def test_starting_weights_have_the_stated_variance():
-    weights = initial_weights(GUIDE, stream(0, 0))
+    weights = starting_weights(GUIDE, stream(0, 0))
     assert np.var(weights["encoder_intermediate_layer/kernel"]) == pytest.approx(
         2 / (4096 + 32), rel=0.02
     )
     # 64 filters, of which a pixel sees a quarter of the 3 x 3 kernel's places.
     assert np.var(weights["decoder_conv_1/kernel"]) == pytest.approx(
-        2 / (64 * 9 / 4), rel=0.05
+        2 ** (4 / 7) / (64 * 9 / 4), rel=0.05
     )
-    assert all(not w.any() for path, w in weights.items() if path.endswith("bias"))
+    biases = [path for path in weights if path.endswith("bias")]
+    biases.remove("decoder_output/bias")
+    assert not any(weights[path].any() for path in biases)
     # Few numbers each, hence of many seeds: 9 inputs but for padding, 8 filters.
     for path, variance in [
         ("encoder_conv_0/kernel", 0.5 / 9),
         ("decoder_output/kernel", 1 / (8 * 9)),
     ]:
-        kernels = [initial_weights(GUIDE, stream(s, 0))[path] for s in range(50)]
+        kernels = [starting_weights(GUIDE, stream(s, 0))[path] for s in range(50)]
         assert np.var(kernels) == pytest.approx(variance, rel=0.06)
+
+
+@pytest.mark.parametrize("hidden_layers", [1, 2, 3, 5])
+def test_convolutions_before_a_relu_start_with_an_eighth_of_hes_gain_in_all(
+    hidden_layers,
+):
+    """Of the 2L - 1 of them, none with less than 1."""
+    kind = Architecture((64, 64, 1), 2, 16, hidden_layers, 3, "sigmoid", "gaussian")
+    weights, fan_ins = starting_weights(kind, stream(0, 0)), _convolution_fan_ins(kind)
+    layers = [*fan_ins]
+    for name in ("encoder_conv_0", "decoder_output"):
+        layers.remove(name)
+    assert len(layers) == 2 * hidden_layers - 1
+    gains = [np.var(weights[f"{name}/kernel"]) * fan_ins[name] for name in layers]
+    expected = (
+        1.0 if hidden_layers == 1 else (2 ** len(layers) / 8) ** (1 / len(layers))
+    )
+    np.testing.assert_allclose(gains, expected, rtol=0.1)
 
 
 @pytest.mark.parametrize("image_shape", [(8, 8, 1), (5, 7, 3)])
@@ -131,7 +151,7 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     """One step's loss against the guide's formula on Keras models of its own."""
     architecture = Architecture(image_shape, 3, 2, 2, 3, "sigmoid", "mse")
     rng = np.random.default_rng(1)
-    weights = initial_weights(architecture, rng)
+    weights = starting_weights(architecture, rng)
     x = rng.random((6, *image_shape), dtype=np.float32)
     with leased(architecture, "adam", batch_size=6) as trainer:
         trainer.load(architecture.pack(weights), 0.5, [], learning_rate=1e-3)
@@ -141,6 +161,7 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
             1.0,
             kl_weight=1.0,
             free_bits=0.0,
+            noise_factor=1.0,
             batch_size=6,
             noise_seed=7,
             first_step=0,
@@ -163,10 +184,41 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     assert loss == pytest.approx(reconstruction + kl, rel=1e-5)
 
 
+def test_the_decoder_starts_at_the_mean_of_the_images():
+    """Zeros before the output layer decode to it, within the sigmoid's reach."""
+    for activation, decoded in [
+        ("sigmoid", [0.01, 0.01, 0.3, 0.99, 0.99]),
+        ("linear", [-4.0, 0.0, 0.3, 1.0, 5.0]),
+    ]:
+        kind = Architecture((4, 4, 5), 2, 2, 1, 3, activation, "gaussian")
+        means = np.array([-4.0, 0.0, 0.3, 1.0, 5.0])
+        weights = initial_weights(kind, stream(0, 0), means)
+        weights["decoder_output/kernel"] *= 0
+        decoder = network.build_models(kind, weights, seed=0).decoder
+        expected = np.broadcast_to(decoded, (3, 4, 4, 5))
+        np.testing.assert_allclose(decoder(np.ones((3, 2))), expected, rtol=1e-5)
+
+
+def test_the_noise_factor_multiplies_the_noise_variance_of_the_loss():
+    """Without the KL a gradient step is so much shorter."""
+    architecture = Architecture((4, 4, 1), 2, 2, 1, 3, "sigmoid", "gaussian")
+    weights = architecture.pack(starting_weights(architecture, stream(0, 0)))
+    images = np.random.default_rng(0).random((5, 4, 4, 1), np.float32)
+    steps = [
+        gradient_step(
+            architecture, weights, images, 1e-2, kl_weight=0.0, noise_factor=factor
+        )
+        - weights
+        for factor in (1.0, 4.0)
+    ]
+    assert np.abs(steps[0]).max() > 1e-3
+    np.testing.assert_allclose(steps[0], 4 * steps[1], rtol=0, atol=1e-6)
+
+
 def test_gradients_are_clipped_to_the_stated_norm():
     """A step of plain gradient descent is as long as the clipped gradient."""
     architecture = Architecture((4, 4, 1), 2, 2, 1, 3, "linear", "mse")
-    weights = architecture.pack(initial_weights(architecture, stream(0, 0)))
+    weights = architecture.pack(starting_weights(architecture, stream(0, 0)))
     images = np.full((5, 4, 4, 1), 1e4, np.float32)
     stepped = gradient_step(architecture, weights, images, learning_rate=0.01)
     length = np.linalg.norm(stepped.astype(float) - weights)

@@ -20,9 +20,11 @@ COPIES = {
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-def test_copies_compute_the_same_bits_and_train_on_alike(images, copied, likelihood):
-    vae = ConvVAE(**TINY, likelihood=likelihood).fit(images)
+@pytest.mark.parametrize(
+    "parameters", [{"noise_type": "diag"}, {"likelihood": "bernoulli"}]
+)
+def test_copies_compute_the_same_bits_and_train_on_alike(images, copied, parameters):
+    vae = ConvVAE(**TINY, **parameters).fit(images)
     other = copied(vae)
     assert_same_fit(vae, other)
     np.testing.assert_array_equal(vae.transform(images), other.transform(images))

@@ -37,6 +37,7 @@ def kinds(rows):
         ConvVAE(**TINY, early_stopping=True).fit(pd.DataFrame(rows, columns=names)),
         ConvVAE(**TINY, likelihood="bernoulli", optimizer="nadam").fit(rows),
         ConvVAE(**TINY, dtype_policy="mixed_float16").fit(rows.reshape(-1, 8, 8)),
+        ConvVAE(**TINY, noise_type="diag").fit(rows.reshape(-1, 8, 8)),
     ]
 
 
@@ -324,7 +325,8 @@ def test_parameters_are_saved_and_loaded_unvalidated_and_validated_in_fit(
 def in_format_1(state):
     """A state as the first version of skvae would have saved it."""
     private = {k: v for k, v in state["_state_"].items() if k != "n_steps"}
-    old = {k: v for k, v in state.items() if k != "compute_dtype_"}
+    new = ("compute_dtype_", "noise_type")
+    old = {k: v for k, v in state.items() if k not in new}
     return {**old, "_state_": private, FORMAT_NAME: 1}
 
 
@@ -459,11 +461,48 @@ def test_cut_joblib_files_are_refused(kinds, compress):
         assert_unchanged(other, kinds[0])
 
 
-def test_the_file_of_format_1_loads():
-    vae = joblib.load(FOLDER / "format-1.joblib")
-    with np.load(FOLDER / "format-1.npz") as expected:
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_file_of_an_earlier_format_loads(number):
+    vae = joblib.load(FOLDER / f"format-{number}.joblib")
+    assert vae.noise_type == "spherical"
+    with np.load(FOLDER / f"format-{number}.npz") as expected:
         z = vae.transform(expected["images"])
         np.testing.assert_allclose(z, expected["z"], atol=1e-5)
         decoded = vae.inverse_transform(expected["z"])
         np.testing.assert_allclose(decoded, expected["decoded"], atol=1e-4)
-        assert vae.partial_fit(expected["images"]).n_iter_ == 4
+        if "scores" in expected:
+            scores = vae.score_samples(expected["images"])
+            np.testing.assert_allclose(scores, expected["scores"], rtol=1e-5)
+        assert (
+            vae.set_params(warm_start=True, epochs=1).fit(expected["images"]).n_iter_
+            == 4
+        )
+
+
+def test_the_noise_type_is_required_from_format_3_on(kinds):
+    state = kinds[0].__getstate__()
+    del state["noise_type"]
+    with pytest.raises(ValueError, match="parameter noise_type is missing"):
+        loaded(state)
+    assert loaded({**state, FORMAT_NAME: 2}).noise_type == "spherical"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda variances: variances.ravel(),
+        lambda variances: variances.astype(np.float32),
+        lambda variances: variances * np.nan,
+        lambda variances: variances - variances,
+        lambda variances: -variances,
+        lambda variances: variances.tolist(),
+    ],
+)
+def test_noise_variances_of_pixels_are_positive_and_of_an_images_shape(kinds, damage):
+    state = kinds[3].__getstate__()
+    variances = state["noise_variance_"]
+    with pytest.raises(ValueError, match="noise_variance_"):
+        loaded({**state, "noise_variance_": damage(variances)})
+    bernoulli = kinds[1].__getstate__()
+    with pytest.raises(ValueError, match="noise_variance_"):
+        loaded({**bernoulli, "noise_variance_": variances})

@@ -16,7 +16,7 @@ from skvae.streams import Stream, stream
 
 SAMPLERS = [
     GaussianMixture(3),
-    BayesianGaussianMixture(n_components=2),
+    BayesianGaussianMixture(n_components=2, max_iter=1000),
     KernelDensity(bandwidth=0.2),
 ]
 

@@ -11,13 +11,12 @@ import joblib
 import numpy as np
 import pytest
 import reference
-from helpers import TINY
+from helpers import TINY, starting_weights
 from scipy import stats
 from scipy.special import expit, logsumexp
 
 from skvae import ConvVAE
 from skvae.architecture import Architecture
-from skvae.network.initializers import initial_weights
 from skvae.serving import sessions
 from skvae.serving.graphs import Graph
 from skvae.serving.scores import elbo_terms, log_likelihoods
@@ -43,7 +42,7 @@ def network(image_shape, kernel_size=3, likelihood="gaussian", **choices):
     rng = np.random.default_rng(1)
     weights = {
         path: weight + rng.normal(0, 0.1, weight.shape).astype(np.float32)
-        for path, weight in initial_weights(architecture, stream(0, 0)).items()
+        for path, weight in starting_weights(architecture, stream(0, 0)).items()
     }
     return FittedNetwork(architecture, weights, RANGE, seed=5)
 
@@ -384,7 +383,7 @@ def test_replaced_weights_of_another_shape_are_refused(images, weight):
 
 
 def arguments(architecture, seed):
-    weights = initial_weights(architecture, stream(seed, 0))
+    weights = starting_weights(architecture, stream(seed, 0))
     for weight in weights.values():
         weight.flags.writeable = False
     return architecture, weights, (0.0, 1.0), 0

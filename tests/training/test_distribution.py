@@ -54,7 +54,8 @@ warnings.simplefilter("ignore")
 X = np.random.default_rng(0).random((67, 8, 8))
 FITS = {
     "sgd": {"optimizer": "sgd", "free_bits": 0.01},
-    "early": {"early_stopping": True, "validation_fraction": 0.3},
+    "early": {"early_stopping": True, "validation_fraction": 0.5},
+    "diag": {"noise_type": "diag"},
     "bernoulli": {"likelihood": "bernoulli", "kl_warmup_epochs": 1},
 }
 def fit(**params):

@@ -18,6 +18,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 
 from skvae import ConvVAE
+from skvae.serving.scores import squared_errors
 from skvae.training.interruption import deferred_interrupt
 from skvae.training.trainer import Trainer
 
@@ -345,6 +346,32 @@ def test_ctrl_c_while_latents_are_described_keeps_the_whole_training(images):
         vae.fit(images)
     assert_same_fit(vae, ConvVAE(**TINY).fit(images))
     assert len(vae.sample(2)) == 2
+
+
+@pytest.mark.parametrize("n_read", [0, 1])
+def test_ctrl_c_while_the_noise_is_measured_keeps_the_whole_training(
+    images, monkeypatch, n_read
+):
+    """Some images then stand for all."""
+    measured = []
+
+    def interrupted(network, some, draws):
+        measured.append(len(some))
+        if len(measured) == n_read + 1:
+            ctrl_c()
+        return squared_errors(network, some, draws)
+
+    expected = ConvVAE(**TINY).fit(images)
+    monkeypatch.setattr("skvae.training.result.squared_errors", interrupted)
+    monkeypatch.setattr("skvae.training.result._PART_PIXELS", 64 * 20)
+    vae = ConvVAE(**TINY, noise_type="diag")
+    with pytest.raises(KeyboardInterrupt, match="after 3 of 3 epochs"):
+        vae.fit(images)
+    # The reading of the next 20 of 70 is stopped.
+    assert measured[: n_read + 1] == [20] * (n_read + 1)
+    assert sum(measured[n_read + 1 :]) == 70  # a part of few images is all of them
+    assert vae.noise_variance_.shape == (8, 8)
+    assert vae.history_ == expected.history_
 
 
 def test_a_search_ends_and_no_half_trained_candidate_gets_a_score(images, in_calls):
