@@ -234,8 +234,9 @@ class ConvVAE(
     warm_start : bool, default=False
         If True, `fit` trains `epochs` more epochs from the state of the previous fit.
         With `early_stopping`, images appended to X extend its validation set. If other
-        images are given, or the earlier fit was without `early_stopping`, images
-        trained on before may be held out: give a validation set as `X_val`.
+        images or another `validation_fraction` are given, or the earlier fit was
+        without `early_stopping`, images trained on before may be held out: give a
+        validation set as `X_val`.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the order of the images, the noise in training
         and the draws in scores. None draws a new seed in each `fit`. Global random

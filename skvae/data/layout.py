@@ -215,6 +215,11 @@ def _guess_image_shape(caller_shape: tuple[int, ...]) -> tuple[int, int, int]:
             f"{side} x {side} pixels, remove it; {to_confirm}"
         )
     side = math.isqrt(n_columns // 3)
+    if n_columns == 3 * side**2 + 1 and side >= _MIN_COLOUR_SIDE:
+        warn_user(
+            f"{as_strips} If one of them is a label and the others are colour images "
+            f"of {side} x {side} pixels, remove it; {to_confirm}"
+        )
     if 3 * side**2 == n_columns and side >= _MIN_COLOUR_SIDE:
         warn_user(
             f"{as_strips} For colour images of {side} x {side} pixels, set "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -219,17 +219,23 @@ class LatentSpaceDisplay:
 
 def _check_y(y: ArrayLike, Z: np.ndarray) -> np.ndarray:
     """Validate y: one value per row of Z, none of them missing."""
+    if any(map(_is_missing, np.asarray(y, dtype=object).flat)):
+        msg = "y has missing values. Leave these images out, or give them a class."
+        raise ValueError(msg)
     y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
     check_consistent_length(Z, y)
     values: np.ndarray = column_or_1d(y)
     types = {type(value) for value in values} if values.dtype == object else set()
-    if type(None) in types:
-        msg = "y has missing values. Leave these images out, or give them a class."
-        raise ValueError(msg)
     if len(types) > 1:
         msg = "y has values of several types. Convert them, with y.astype(str) for one."
         raise TypeError(msg)
     return values
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether a value is None, NaN, or pandas's NA or NaT."""
+    is_nan = isinstance(value, Real) and math.isnan(value)
+    return value is None or is_nan or type(value).__name__ in {"NAType", "NaTType"}
 
 
 def _check_projection(projection: Any, latent_dim: int) -> None:

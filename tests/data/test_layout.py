@@ -189,6 +189,7 @@ def test_bernoulli_clips_with_one_warning(images):
     [
         ((20, 65), None, r"a label.*8 x 8 pixels, remove it; .*\(1, 65\)"),
         ((20, 785), None, "28 x 28 pixels, remove it"),
+        ((20, 3073), None, "colour images of 32 x 32 pixels, remove it"),
         ((64, 48, 3), None, r"64 grey images of 48 x 3.*X\[None\].*\(48, 3\)"),
         ((20, 30, 4), None, r"X\[None\]"),
         ((10, 16, 16, 16), None, "volumes.*slices"),
