@@ -125,7 +125,7 @@ def test_without_y_there_is_no_colorbar(images, fitted):
     [
         (np.zeros(69), "inconsistent numbers"),
         (np.zeros((70, 2)), "1d array"),
-        (np.full(70, np.nan), "y contains NaN"),
+        (np.full(70, np.nan), "y has missing values"),
     ],
 )
 def test_invalid_y_raises(images, fitted, y, message):
