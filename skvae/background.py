@@ -62,8 +62,9 @@ class Task(Generic[T]):
 
     def stop(self) -> None:
         """Do not call the function, or wait until it has returned or raised."""
-        if not self._decision.acquire(blocking=False):
-            self._is_over.wait()
+        if self._decision.acquire(blocking=False):
+            self._is_over.set()
+        self._is_over.wait()
 
     def result(self) -> T:
         """Wait for the function; return its result or raise its error."""

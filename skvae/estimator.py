@@ -41,7 +41,11 @@ from skvae.data.range_warnings import (
 )
 from skvae.data.storage import Selection, StoredArray, StoredImages, sample_images
 from skvae.data.validation import check_numeric, check_out, read_images
-from skvae.data.value_range import auto_value_range, parse_value_range
+from skvae.data.value_range import (
+    auto_value_range,
+    check_finite,
+    parse_value_range,
+)
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.persistence import state as saved
 from skvae.serving.sampler import draw_latents
@@ -200,9 +204,9 @@ class ConvVAE(
     early_stopping : bool, default=False
         Whether to stop training when the validation loss does not improve. The weights
         with the lowest validation loss are restored. With at least 30 validation
-        images, "gaussian" multiplies its running noise variance in the training loss by
-        the validation images' over it, if that is above 1: the training images' own
-        falls as the network overfits, and the weight of the KL with it.
+        images, "gaussian" uses their noise variance of the last epoch in the training
+        loss where it is above the training images' own. That one falls as the network
+        overfits, and the weight of the KL with it.
     validation_fraction : float, default=0.1
         Proportion of training data to set aside as validation set. Only used if
         `early_stopping=True` and `X_val` is None.
@@ -290,8 +294,10 @@ class ConvVAE(
 
     X may also be out-of-core: a memory map, an h5py dataset, a zarr array, or any
     other object with `shape`, numpy's `dtype` and slicing. It is read and validated in
-    chunks, with the same results. Each epoch reads runs of neighbouring images, of 1 MB
-    each, in random order, and shuffles the images within 64 MB of such runs.
+    chunks. Each epoch reads runs of neighbouring images, of 1 MB each, in random order,
+    and shuffles the images within 64 MB of such runs. Results are those of the same
+    images in memory, unless there are more than 64 MB in chunks of their own of more
+    than 256 KB: these are then the runs.
 
     The same random_state, data and parameters give the same bits on the same number
     of threads; on another number, training differs by rounding. The results of a
@@ -866,10 +872,11 @@ class ConvVAE(
         images = read_images(recorder, X, layout, reset=earlier is None)
         value_range = self._given_value_range(earlier)
         suitable = None
-        # With a given range, out-of-core images are first read where they train: a
+        # With a given range, most out-of-core images are first read where they train: a
         # worker of a strategy then tells the others of an error.
         if value_range is None or not isinstance(images, StoredImages):
             sample = sample_images(images)
+            check_finite(sample)
             value_range = value_range or auto_value_range(images, sample)
             suitable = suitable_range(sample, value_range)
         if earlier:

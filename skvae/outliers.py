@@ -258,6 +258,7 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
         for start in range(0, len(Z), length):
             part = slice(start, start + length)
             decoded = vae.inverse_transform(Z[part])
+            check_file(images)
             pixels = np.asarray(take_rows(images, part), np.float64)
             error = (pixels.reshape(decoded.shape) - decoded) ** 2 / noise_variance
             check_file(errors)

@@ -137,13 +137,14 @@ def warn_of_values(
 ) -> None:
     """Warn if images seem to be in other units, or else if values are clipped."""
     if not _warn_of_other_units(images, value_range, name):
-        warn_of_clipping(images, value_range, likelihood)
+        warn_of_clipping(images, value_range, likelihood, name)
 
 
 def warn_of_clipping(
     images: np.ndarray | StoredImages,
     value_range: tuple[float, float],
     likelihood: str,
+    name: str = "X",
 ) -> None:
     """Warn if the likelihood clips values outside of the value range."""
     if likelihood != "bernoulli":
@@ -152,8 +153,8 @@ def warn_of_clipping(
     if smallest < low or largest > high:
         warn_user(
             f"likelihood='bernoulli' is for values within the value range "
-            f"{value_range}: values of X outside of it are clipped. Set value_range, "
-            f"or use likelihood='gaussian'."
+            f"{value_range}: values of {name} outside of it are clipped. Set "
+            f"value_range, or use likelihood='gaussian'."
         )
 
 
@@ -176,9 +177,9 @@ def _warn_of_other_units(
     if not (_are_outside(part, *value_range) or _are_scaled(part, *value_range)):
         return False
     warn_user(
-        f"{name} has values from {smallest:g} to {largest:g}, but the model was fitted "
-        f"with the value range {_shown(value_range)}. Was {name} scaled differently "
-        f"(by 255, for instance)? Give it in the units of the training data."
+        f"{name} has values from {smallest:g} to {largest:g}, but the value range is "
+        f"{_shown(value_range)}. Was {name} scaled differently (by 255, for instance)? "
+        f"Give it in the units of the training data."
     )
     return True
 

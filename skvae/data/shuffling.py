@@ -4,7 +4,8 @@ Out-of-core arrays are read in runs of neighbouring rows. In each epoch the runs
 shuffled and gathered in blocks of 64 MB, and the rows of each block are shuffled.
 The images of a batch thus come from all over the data. If all images fit in one block,
 or in one run, this is a full shuffle. If they do not, the chunks of an array that has
-larger ones of its own are the runs, so that each is read once, and blocks are larger.
+some of its own of more than 256 KB are the runs, so that each is read once. With chunks
+of more than 8 MB, blocks are larger.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def shuffled_blocks(
     batch_size : int
         The length of each block but the last is a multiple of it.
     rng : Generator
-        Determines the order, together with `rows` and the images' shape and dtype.
+        Determines the order, together with `rows`, the images' shape and dtype and
+        their own chunks.
     choose : callable
         Takes the rows of a block, returns those to read.
     is_wanted : callable

@@ -199,10 +199,9 @@ class StoredImages:
         for i in range(begin, int(np.searchsorted(self.starts, stop))):
             first, last = int(self.starts[i]), int(self._ends[i])
             if i not in self._kept:
-                chunk = self._load(first, last)
-                if len(self._kept) == _N_KEPT:
+                if len(self._kept) == _N_KEPT:  # before there is another one
                     del self._kept[next(iter(self._kept))]
-                self._kept[i] = chunk
+                self._kept[i] = self._load(first, last)
             part = slice(max(start, first) - first, min(stop, last) - first)
             parts.append(self._kept[i][part])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -11,7 +11,7 @@ import platform
 import sys
 
 # TensorFlow reads it when it is loaded. By itself it uses oneDNN, which computes
-# convolutions up to twice as fast, on some processors only.
+# convolutions faster, on some processors only.
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _has_choice = (
     platform.machine() in {"AMD64", "x86_64"}
@@ -36,7 +36,8 @@ except ModuleNotFoundError as error:
     if error.name not in ("keras", "tensorflow"):
         raise
     msg = (
-        "Fitting a ConvVAE and to_keras require TensorFlow and Keras: pip install "
+        "Fitting a ConvVAE, to_keras and configure_threads require TensorFlow and "
+        "Keras: pip install "
         f"tensorflow keras. ({error})"
     )
     raise ImportError(msg) from error

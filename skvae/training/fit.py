@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skvae.data.storage import StoredImages
 from skvae.serving.sampler import check_sampler
 from skvae.training.callbacks import FitTasks
 from skvae.training.interruption import Interruption
@@ -98,6 +99,7 @@ def _fit(
         fitted, sampler_error = fitted_attributes(
             plan, outcome, trainer, interruption, is_partial=is_interrupted
         )
+    interruption.check()
     if sampler_error is None:
         tasks.end(fitted)
     return fitted, sampler_error
@@ -120,6 +122,8 @@ def _facts(plan: Plan, start: TrainingState) -> Iterator[Any]:
     yield start.weights
     yield from start.optimizer_arrays
     yield len(data.rows)
+    if isinstance(data.images, StoredImages):
+        yield data.images.starts  # they determine the order
     yield data.images[np.array([data.rows[i] for i in _spread(len(data.rows))])]
     if data.validation_images is not None:
         n_images = len(data.validation_images)

@@ -72,12 +72,12 @@ class Interruption:
 
     def end(self) -> None:
         """Leave Ctrl-C to Python's own handler."""
-        self._may_raise = False
         self._is_over = True
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle Ctrl-C."""
-        if self._is_over:
+        if self._is_over:  # but the handler has not been removed yet
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.default_int_handler(number, frame)
         if not self.is_requested:
             self.request()
@@ -114,7 +114,7 @@ def deferred_interrupt() -> Iterator[Interruption]:
             raise
         finally:
             interruption.end()
-    finally:  # a second one, because a handler may raise in the first
+    finally:  # another one, because a signal handler may raise in the first
         if is_main_thread and signal.getsignal(signal.SIGINT) is handle:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -71,7 +71,7 @@ def outside_scopes(function: Callable[[], T], discard: Callable[[], None]) -> T:
     function : callable
     discard : callable
         Makes the function end soon. It is called if a signal handler raises while this
-        thread waits.
+        thread waits, and after an error of the function.
     """
     if not tf.distribute.has_strategy():
         return function()

@@ -161,15 +161,16 @@ def _pixel_variances(plan: Plan, outcome: Outcome, reading: _Reading) -> np.ndar
     draws = row_draws(state.seed, 1, architecture.n_pixels, architecture.latent_dim)
 
     def measure(images: Selection, here: range) -> list[np.ndarray]:
+        n_images = np.array([float(len(here))])
         mean_squares = np.zeros(architecture.n_pixels)
         for part in _parts(here, architecture.n_pixels):
             with overflow_as_divergence():
                 squares = squared_errors(network, Selection(images, part), draws)
             mean_squares += squares.sum(axis=0) / len(images)
-        return [mean_squares]
+        return [mean_squares, n_images]
 
-    (mean_squares,) = reading.sums(measure)
-    mean, n_images = mean_squares.mean(), len(data.rows)
+    mean_squares, (n_images,) = reading.sums(measure)
+    mean = mean_squares.mean()
     shrunk = n_images * mean_squares + _N_PRIOR_IMAGES * mean
     shrunk /= n_images + _N_PRIOR_IMAGES
     level = outcome.noise_variance / max(mean, MIN_NOISE_VARIANCE)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from numbers import Integral
 from typing import Any
 
 import joblib
+from sklearn.utils import check_scalar
 
 from skvae.architecture import Architecture
 from skvae.cores import n_cores, n_worker_cores
@@ -49,8 +51,8 @@ def configure_threads(n_threads: int | None = None) -> None:
 
     Raises
     ------
-    ValueError
-        If `n_threads` is less than 1.
+    ValueError, TypeError
+        If `n_threads` is no integer of at least 1.
     RuntimeError
         If TensorFlow has started with other settings. It starts when it first computes
         something, for example in `fit`.
@@ -63,12 +65,10 @@ def configure_threads(n_threads: int | None = None) -> None:
     """
     if n_threads is None:
         n_threads = n_cores()
-    if n_threads < 1:
-        msg = f"n_threads must be at least 1, got {n_threads}."
-        raise ValueError(msg)
+    check_scalar(n_threads, "n_threads", Integral, min_val=1)
     try:
         _settings().set_intra_op_parallelism_threads(1)
-        _settings().set_inter_op_parallelism_threads(n_threads)
+        _settings().set_inter_op_parallelism_threads(int(n_threads))
     except RuntimeError as error:
         msg = (
             "TensorFlow has started, and its threads can no longer be configured. "

@@ -210,7 +210,7 @@ def test_images_in_other_units_than_those_fitted_warn_once(fitted, X, likelihood
         messages = [str(each.message) for each in caught]
         assert len(messages) == 1, (call, messages)
         assert f"{X.min():g} to {X.max():g}" in messages[0]
-        assert "fitted with the value range (" in messages[0]
+        assert "but the value range is (" in messages[0]
 
 
 @pytest.mark.parametrize(

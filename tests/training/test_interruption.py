@@ -203,7 +203,30 @@ def test_ctrl_c_works_after_a_context_that_was_interrupted(line):
         sys.settrace(before)
     with pytest.raises(KeyboardInterrupt):
         ctrl_c()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("line", range(20))
+def test_the_handler_is_python_s_after_ctrl_c_in_any_line(line):
+    n_lines = itertools.count()
+
+    def interrupting(_frame, event, _argument):
+        if event == "line" and next(n_lines) == line:
+            ctrl_c()
+        return interrupting
+
+    def trace(frame, _event, _argument):
+        is_context = frame.f_code is deferred_interrupt.__wrapped__.__code__
+        return interrupting if is_context else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with suppress(KeyboardInterrupt), deferred_interrupt():
+            pass
+    finally:
+        sys.settrace(before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_second_ctrl_c_once_the_estimator_has_changed_says_so(images, monkeypatch):
@@ -434,6 +457,7 @@ import time
 import numpy as np
 import tensorflow as tf
 from skvae import ConvVAE
+from skvae.training.trainer import Trainer
 def handler(*_):
     raise TimeoutError
 X = np.random.default_rng(0).random((60, 8, 8))
@@ -442,7 +466,13 @@ n_threads = threading.active_count()
 signal.signal(signal.SIGALRM, handler)
 with tf.distribute.OneDeviceStrategy("CPU:0").scope():
     ConvVAE(2, filters=2, hidden_layers=1, epochs=1).fit(X)
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    train_steps = Trainer.train_steps
+    def training(*args, **kwargs):
+        # Armed here: code of other libraries may catch an earlier alarm.
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        Trainer.train_steps = train_steps
+        return train_steps(*args, **kwargs)
+    Trainer.train_steps = training
     try:
         vae.fit(X)
     except TimeoutError:
