@@ -40,6 +40,7 @@ def test_held_out_digits_are_likelier_than_under_ppca(digits, fits, latent_dim, 
     assert np.median(scores) > ppca + gain
 
 
+@pytest.mark.slow
 def test_digits_are_better_compressed_than_by_pca(digits, fits):
     X_train, X_test, y_train, y_test = digits
 

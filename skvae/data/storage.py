@@ -189,7 +189,10 @@ class StoredImages:
                     rows = self._load(start, stop, places)
             return self._to_images(rows)
         except Exception as error:
-            error.add_note(f"while reading rows {start} to {stop - 1} of X")
+            first, last = start, stop - 1
+            if isinstance(self._array, StoredRows):
+                first, last = self._array.source_rows[[first, last]]
+            error.add_note(f"while reading rows {first} to {last} of X")
             raise
 
     def _rows_of_chunks(self, start: int, stop: int) -> np.ndarray:
@@ -288,6 +291,7 @@ class StoredRows(Selection):
     def __init__(self, array: StoredArray, rows: np.ndarray) -> None:
         stored = StoredImages(array, lambda part: part, tuple(array.shape[1:]))
         super().__init__(stored, rows)
+        self.source_rows = rows
         if stored.has_chunks:
             # The rows that are selected of each run, so that it is read once.
             firsts = np.searchsorted(rows, stored.starts)

@@ -618,6 +618,16 @@ def test_selected_rows_are_an_out_of_core_array(images):
     assert not hasattr(selected, "chunks")
 
 
+def test_errors_in_selected_rows_name_the_rows_of_x(images):
+    broken = images.copy()
+    broken[60] = np.nan
+    selected = StoredRows(Slices(broken), np.array([0, 3, 5, 60, 62]))
+    vae = ConvVAE(**TINY).fit(images)
+    with pytest.raises(ValueError, match="NaN") as raised:
+        vae.transform(selected)
+    assert "while reading rows 0 to 62 of X" in raised.value.__notes__
+
+
 def test_selected_rows_of_large_chunks_are_read_chunk_by_chunk():
     """In any order of the runs that its reader chooses."""
 
