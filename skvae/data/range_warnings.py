@@ -174,7 +174,10 @@ def _warn_of_other_units(
     smallest, largest = float(part.min()), float(part.max())
     if not math.isfinite(largest - smallest):
         return False  # an error later
-    if not (_are_outside(part, *value_range) or _are_scaled(part, *value_range)):
+    limits = smallest, largest
+    if not _are_outside(part, limits, value_range) and not _are_scaled(
+        part, limits, value_range
+    ):
         return False
     warn_user(
         f"{name} has values from {smallest:g} to {largest:g}, but the value range is "
@@ -184,18 +187,24 @@ def _warn_of_other_units(
     return True
 
 
-def _are_outside(images: np.ndarray, low: float, high: float) -> bool:
-    """Return whether many values are outside of the range."""
+def _are_outside(
+    images: np.ndarray, limits: tuple[float, float], value_range: tuple[float, float]
+) -> bool:
+    """Return whether many values, which have these limits, are outside of the range."""
+    (smallest, largest), (low, high) = limits, value_range
+    width = high - low
+    margin = _MARGIN * width
+    if low - margin <= smallest and largest <= high + margin:
+        return False  # usual, and counting takes as long as encoding
 
     def n_beyond(margin: float) -> int:
         is_beyond = (images < low - margin) | (images > high + margin)
         return int(np.count_nonzero(is_beyond))
 
-    width = high - low
     n_far = n_beyond(width)
     if n_far > _MAX_FAR * images.size:
         return True
-    if n_beyond(_MARGIN * width) > _MAX_OUTSIDE * images.size:
+    if n_beyond(margin) > _MAX_OUTSIDE * images.size:
         return True
     if n_far <= max(_BROKEN_PIXELS, _MIN_FAR * images.size):
         return False
@@ -203,10 +212,12 @@ def _are_outside(images: np.ndarray, low: float, high: float) -> bool:
     return bool(n_far > _MAX_FAR_IN_FOREGROUND * n_foreground)
 
 
-def _are_scaled(images: np.ndarray, low: float, high: float) -> bool:
+def _are_scaled(
+    images: np.ndarray, limits: tuple[float, float], value_range: tuple[float, float]
+) -> bool:
     """Return whether all values are those of a smaller unit than the range's."""
+    (smallest, largest), (low, high) = limits, value_range
     width = high - low
-    smallest, largest = float(images.min()), float(images.max())
     if smallest == largest or smallest < low - width or largest > high + width:
         return False
     kind, size = images.dtype.kind, images.dtype.itemsize

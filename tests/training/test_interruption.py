@@ -55,6 +55,32 @@ def ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def raise_alarm():
+    raise TimeoutError
+
+
+def run_context(line, function):
+    """Enter and leave the context, and call a function in one of its lines."""
+    n_lines = itertools.count()
+
+    def calling(_frame, event, _argument):
+        if event == "line" and next(n_lines) == line:
+            function()
+        return calling
+
+    def trace(frame, _event, _argument):
+        is_context = frame.f_code is deferred_interrupt.__wrapped__.__code__
+        return calling if is_context else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with deferred_interrupt():
+            pass
+    finally:
+        sys.settrace(before)
+
+
 def ctrl_c_in(call):
     return lambda number: ctrl_c() if number == call else None
 
@@ -183,24 +209,8 @@ def test_a_third_ctrl_c_does_not_interrupt_the_clean_up():
 @pytest.mark.parametrize("line", range(20))
 def test_ctrl_c_works_after_a_context_that_was_interrupted(line):
     """An alarm of the host may raise in any line."""
-    n_lines = itertools.count()
-
-    def raising(_frame, event, _argument):
-        if event == "line" and next(n_lines) == line:
-            raise TimeoutError
-        return raising
-
-    def trace(frame, _event, _argument):
-        is_context = frame.f_code is deferred_interrupt.__wrapped__.__code__
-        return raising if is_context else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        with suppress(TimeoutError), deferred_interrupt():
-            pass
-    finally:
-        sys.settrace(before)
+    with suppress(TimeoutError):
+        run_context(line, raise_alarm)
     with pytest.raises(KeyboardInterrupt):
         ctrl_c()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -208,24 +218,8 @@ def test_ctrl_c_works_after_a_context_that_was_interrupted(line):
 
 @pytest.mark.parametrize("line", range(20))
 def test_the_handler_is_python_s_after_ctrl_c_in_any_line(line):
-    n_lines = itertools.count()
-
-    def interrupting(_frame, event, _argument):
-        if event == "line" and next(n_lines) == line:
-            ctrl_c()
-        return interrupting
-
-    def trace(frame, _event, _argument):
-        is_context = frame.f_code is deferred_interrupt.__wrapped__.__code__
-        return interrupting if is_context else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        with suppress(KeyboardInterrupt), deferred_interrupt():
-            pass
-    finally:
-        sys.settrace(before)
+    with suppress(KeyboardInterrupt):
+        run_context(line, ctrl_c)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
