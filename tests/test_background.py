@@ -59,7 +59,9 @@ def test_stop_waits_for_a_task_that_has_begun():
 
 
 @pytest.mark.usefixtures("alarm_in_start")
-def test_an_alarm_in_the_start_of_a_read_ends_it():
+def test_an_alarm_in_the_start_of_a_read_ends_it(monkeypatch):
+    monkeypatch.setattr("skvae.data.shuffling._BLOCK_BYTES", 2**12)
+
     class Slow:
         shape, dtype = (40, 8, 8, 1), np.dtype(np.float32)
         n_under_way = 0
@@ -80,7 +82,7 @@ def test_an_alarm_in_the_start_of_a_read_ends_it():
         is_wanted=lambda: True,
     )
     with pytest.raises(Alarm):
-        next(blocks)
+        next(blocks)  # it reads the first block, and then starts to read the second
     assert slow.n_under_way == 0
 
 

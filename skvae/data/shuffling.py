@@ -76,28 +76,26 @@ def shuffled_blocks(
     blocks = _blocks(rows, starts, n_batches * batch_size, rng)
     is_open = True
 
-    def read(rows: np.ndarray) -> np.ndarray:
+    def read(block: np.ndarray) -> np.ndarray:
+        chosen = choose(block)
         if isinstance(images, StoredImages):
-            return images.gather(rows, lambda: is_open and is_wanted())
-        return images[rows]
+            return images.gather(chosen, lambda: is_open and is_wanted())
+        return images[chosen]
 
-    def read_ahead(block: np.ndarray) -> tuple[int, Task[np.ndarray]]:
-        return len(block), Task(read, choose(block))
-
-    following = read_ahead(next(blocks))
+    block = next(blocks)
+    images_read = read(block)
+    reading = None
     try:
-        following[1].start()
-        for block in blocks:
-            n_block, reading = following
-            images_read = reading.result()
-            following = read_ahead(block)
-            following[1].start()
-            yield n_block, images_read
-        n_block, reading = following
-        yield n_block, reading.result()
+        for following in blocks:
+            reading = Task(read, following)
+            reading.start()
+            yield len(block), images_read
+            block, images_read = following, reading.result()
+        yield len(block), images_read
     finally:
         is_open = False
-        following[1].stop()
+        if reading is not None:
+            reading.stop()
 
 
 def _blocks(

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from skvae.architecture import Z_LOG_VAR_BOUNDS, Architecture
 from skvae.network import models
 from skvae.network.backend import tf
@@ -46,7 +48,7 @@ class GraphFunction:
         self._body = body
         self._row_shape = row_shape
         self._signature = signature
-        self._traced: dict[Any, Callable[..., Any]] = {}
+        self._traced: dict[Any, Any] = {}
 
     def __call__(self, rows: Any, *args: Any) -> Any:
         """Call with rows (n, *row_shape) and the arguments of the signature."""
@@ -61,13 +63,20 @@ class GraphFunction:
                         ),
                         autograph=False,
                     ).get_concrete_function()
-        return self._traced[rows.dtype](
-            tf.convert_to_tensor(rows),
-            *(
-                tf.convert_to_tensor(arg, spec.dtype)
-                for arg, spec in zip(args, self._signature, strict=True)
-            ),
+        traced = self._traced[rows.dtype]
+        if tf.inside_function():
+            return traced(rows, *args)
+        arrays = [
+            np.asarray(arg, spec.dtype.as_numpy_dtype)
+            for arg, spec in zip(args, self._signature, strict=True)
+        ]
+        # `traced` would catch what a signal handler raises while it binds arguments.
+        outputs = tf.raw_ops.StatefulPartitionedCall(
+            args=[rows, *arrays, *traced.captured_inputs],
+            Tout=[output.dtype for output in traced.outputs],
+            f=traced.name,
         )
+        return tf.nest.pack_sequence_as(traced.structured_outputs, outputs)
 
 
 class Network:

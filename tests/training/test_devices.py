@@ -35,5 +35,6 @@ with tf.device("GPU:7"):
 """,
         TF_CPP_MIN_LOG_LEVEL="0",
     )
-    devices = re.findall(r"Executing op __inference_\S+ in device \S*(CPU:\d)", printed)
+    calls = r"Executing op StatefulPartitionedCall in device \S*(CPU:\d)"
+    devices = re.findall(calls, printed)
     assert list(dict.fromkeys(devices)) == ["CPU:0", "CPU:1"]

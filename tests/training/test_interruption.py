@@ -431,8 +431,7 @@ def test_an_alarm_limits_the_time_of_a_fit(images):
 
     vae = ConvVAE(**{**TINY, "epochs": 10**6})
     previous = signal.signal(signal.SIGALRM, handler)
-    # Again and again: TensorFlow catches what is raised while it binds arguments.
-    signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
     try:
         with pytest.raises(TimeoutError):
             vae.fit(images)
@@ -440,6 +439,36 @@ def test_an_alarm_limits_the_time_of_a_fit(images):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert not hasattr(vae, "weights_")
+
+
+def test_an_alarm_in_any_line_of_a_graph_call_ends_the_fit(images, monkeypatch):
+    """TensorFlow's own calls catch what is raised while they bind arguments."""
+    train_steps = Trainer.train_steps
+    n_lines = itertools.count()
+    alarms = set()
+
+    def trace(_frame, event, _argument):
+        if event == "line" and next(n_lines) in alarms:
+            raise_alarm()
+        return trace
+
+    def traced(*args, **kwargs):
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            return train_steps(*args, **kwargs)
+        finally:
+            sys.settrace(before)
+
+    vae = ConvVAE(**{**TINY, "epochs": 1, "batch_size": len(images)}).fit(images)
+    monkeypatch.setattr(Trainer, "train_steps", traced)
+    vae.fit(images)
+    n_all = next(n_lines)
+    assert n_all > 20
+    for line in range(n_all):
+        n_lines, alarms = itertools.count(), {line}
+        with pytest.raises(TimeoutError):
+            vae.fit(images)
 
 
 def test_an_alarm_limits_the_time_of_a_fit_under_a_strategy(run_python):
