@@ -568,7 +568,7 @@ def draw_picture(task: Task, vae: ConvVAE, path: Path) -> None:
     """Draw reconstructions, samples and a map of the latents."""
     figure, axes = plt.subplot_mosaic(
         [["decoded", "map"], ["prior", "map"], ["mixture", "map"]],
-        figsize=(15, 8),
+        figsize=(15, 6.2),
         width_ratios=[3, 2],
         layout="constrained",
     )
