@@ -17,7 +17,7 @@ All measures are those of held-out images:
 6. time of `fit`, in seconds and in seconds of processor time of all threads. ConvVAE's
    is without the start of TensorFlow and the compilation of the network.
 
-Usage (about an hour on one core for 10,000 images and 16 latents; a short run with
+Usage (about half an hour on one core for 10,000 images and 16 latents; a short run with
 --images 1000 --seeds 1):
 
     pip install -e '.[benchmarks]'
