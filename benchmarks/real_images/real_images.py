@@ -95,7 +95,7 @@ PATCHES: dict[int, dict[str, Any]] = {
     64: {"filters": 16, "hidden_layers": 4},
 }
 PATCH_LATENT_DIM = 32
-PATCH_EPOCHS = 40
+PATCH_EPOCHS = 100
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 PATCHES_PER_HALF = 600
 
