@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -31,8 +31,11 @@ from skvae import (
     SampleDisplay,
     __version__,
 )
+from skvae.advice import first_parameters
 from skvae.cores import n_cores
+from skvae.data.layout import infer_layout, parse_input_shape
 from skvae.displays.common import check_matplotlib
+from skvae.exceptions import naming
 from skvae.training.threads import prefer_threads
 
 # PCA.score inverts a matrix of n_pixels x n_pixels. For larger images it takes minutes.
@@ -69,20 +72,17 @@ def main(arguments: list[str] | None = None) -> None:
         _check_matplotlib(options.picture)
         images = _load(options.data, tuple(options.size), is_grey=options.grey)
         parts = None if is_detector else _split(images, options.random_state)
+        advised = _advised(images.X if parts is None else parts[0], options)
         _start_tensorflow()
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"skvae: {error}")
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     vae = ConvVAE(
-        options.latent_dim,
-        filters=options.filters,
-        hidden_layers=options.hidden_layers,
+        **advised,
         likelihood=options.likelihood,
         epochs=options.epochs,
-        batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         input_shape=options.input_shape,
-        early_stopping=is_detector,
         random_state=options.random_state,
         verbose=1,
     )
@@ -98,6 +98,20 @@ def main(arguments: list[str] | None = None) -> None:
     _save_picture(vae, test, options.picture)
     print(f"picture  {options.picture}  (originals, the same decoded, samples)")
     _print_model(vae, options.model)
+
+
+def _advised(X: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
+    """Parameters to try first for these images, unless an option sets them."""
+    given = vars(options)
+    input_shape = options.input_shape
+    shape = None if input_shape is None else parse_input_shape(input_shape)
+    with naming("X"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `fit` warns of the same
+        layout = infer_layout(X.shape, shape)
+    advised: dict[str, Any] = first_parameters(layout.image_shape, len(X))
+    if options.outliers is not None:
+        advised["early_stopping"] = True
+    return advised | {name: given[name] for name in advised.keys() & given.keys()}
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -153,17 +167,26 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--grey", action="store_true", help="convert the pictures in a folder to grey"
     )
+    # Options that are not given are chosen for the images.
     parser.add_argument(
-        "--latent-dim", type=int, default=8, help="number of latent dimensions"
+        "--latent-dim",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="number of latent dimensions (default: 8, 16 or 32, by the image size)",
     )
     parser.add_argument(
-        "--filters", type=int, default=32, help="filters of the first convolution"
+        "--filters",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="filters of the first convolution (default: 32 for up to 16 x 16 pixels, "
+        "else 16)",
     )
     parser.add_argument(
         "--hidden-layers",
         type=int,
-        default=2,
-        help="number of convolutions in the encoder, and in the decoder",
+        default=argparse.SUPPRESS,
+        help="number of convolutions in the encoder, and in the decoder (default: 2, 3 "
+        "or 4, by the image size)",
     )
     parser.add_argument(
         "--likelihood",
@@ -173,7 +196,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--epochs", type=int, default=100, help="passes over the data")
     parser.add_argument(
-        "--batch-size", type=int, default=64, help="images per training step"
+        "--batch-size",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="images per training step (default: 64, or 16 for fewer than 1,000)",
     )
     parser.add_argument(
         "--learning-rate", type=float, default=1e-3, help="step size of the optimizer"

@@ -21,6 +21,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from skvae.advice import advice
 from skvae.architecture import (
     ACTIVATIONS,
     DTYPE_POLICIES,
@@ -247,7 +248,9 @@ class ConvVAE(
         states are neither used nor changed.
     verbose : int, default=0
         0 is silent, 1 shows a progress bar (or some ten lines if the output is not a
-        terminal), 2 or more prints a line per epoch.
+        terminal), 2 or more prints a line per epoch. Both first print which parameters
+        to try for the size and the number of the images, of those that have their
+        default value.
 
     Attributes
     ----------
@@ -494,7 +497,14 @@ class ConvVAE(
             fitted, also if warnings are errors.
         """
         is_continued = self.warm_start and hasattr(self, "weights_")
-        data = self._fit(X, y, X_val, self.epochs, is_continued=is_continued)
+        data = self._fit(
+            X,
+            y,
+            X_val,
+            self.epochs,
+            is_continued=is_continued,
+            is_advised=not is_continued,
+        )
         self._warn_of_collapse(data.suitable_range)
         return self
 
@@ -525,7 +535,8 @@ class ConvVAE(
         AttributeError
             If `early_stopping` is set: it compares the epochs of one `fit`.
         """
-        self._fit(X, y, None, 1, is_continued=hasattr(self, "weights_"))
+        is_continued = hasattr(self, "weights_")
+        self._fit(X, y, None, 1, is_continued=is_continued, is_advised=False)
         return self
 
     def transform(self, X: Images, out: Any = None) -> NDArray[np.float32]:
@@ -784,7 +795,14 @@ class ConvVAE(
         return tags
 
     def _fit(
-        self, X: Any, y: Any, X_val: Any, epochs: int, *, is_continued: bool
+        self,
+        X: Any,
+        y: Any,
+        X_val: Any,
+        epochs: int,
+        *,
+        is_continued: bool,
+        is_advised: bool,
     ) -> TrainingData:
         """Read the images, fix the architecture, train and take the result."""
         # scikit-learn leaves it out in the later calls of partial_fit.
@@ -797,6 +815,8 @@ class ConvVAE(
 
         data = self._read_training_data(X, X_val, seed, earlier)
         architecture = self._fix_architecture(data.layout, earlier)
+        if is_advised and self.verbose:
+            self._print_advice(data)
         plan = Plan(
             architecture=architecture,
             settings=self._settings(epochs, len(data.rows)),
@@ -914,6 +934,14 @@ class ConvVAE(
             suitable_range=suitable,
             feature_attributes=attributes,
         )
+
+    def _print_advice(self, data: TrainingData) -> None:
+        parameters = signature(ConvVAE).parameters
+        defaults = {name: each.default for name, each in parameters.items()}
+        shape = data.layout.image_shape
+        sentence = advice(shape, len(data.images), vars(self), defaults)
+        if sentence:
+            print(f"[ConvVAE] {sentence}", flush=True)
 
     def _settings(self, epochs: int, n_rows: int) -> Settings:
         return Settings(

@@ -11,8 +11,9 @@ import contextlib
 import logging
 import math
 import tempfile
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import numpy as np
 import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models import BetaVAE, BetaVAEConfig
@@ -22,9 +23,6 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 
 from benchmarks.networks.torch_vae import Decoder, Encoder, build_networks
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # The trainer logs each epoch, with a level of its own.
 logging.getLogger("pythae.trainers.base_trainer.base_trainer").setLevel("WARNING")
@@ -56,25 +54,28 @@ class _Decoder(BaseDecoder):
 
 
 def build_model(
-    image_shape: tuple[int, int],
+    image_shape: tuple[int, ...],
     *,
     latent_dim: int,
     filters: int,
     hidden_layers: int,
     beta: float,
 ) -> BetaVAE:
-    """Build a BetaVAE with the network of ConvVAE."""
+    """Build a BetaVAE with the network of ConvVAE, for images (H, W) or (H, W, C)."""
     encoder, decoder = build_networks(
         image_shape, latent_dim=latent_dim, filters=filters, hidden_layers=hidden_layers
     )
+    height, width, *n_channels = image_shape
     config = BetaVAEConfig(
-        input_dim=(1, *image_shape), latent_dim=latent_dim, beta=beta
+        input_dim=(*(n_channels or [1]), height, width),
+        latent_dim=latent_dim,
+        beta=beta,
     )
     return BetaVAE(config, _Encoder(encoder), _Decoder(decoder))
 
 
 class PythaeVAE:
-    """VAE of pythae for images (n, H, W) with values in [0, 1].
+    """VAE of pythae for images (n, H, W) or (n, H, W, C) with values in [0, 1].
 
     As ConvVAE with early_stopping=True, `fit` holds out a tenth of the images, in
     `validation_images_`, and keeps the weights of the best epoch on these.
@@ -113,7 +114,8 @@ class PythaeVAE:
         self.beta = beta
 
     def fit(self, X: np.ndarray) -> Self:
-        """Train on images (n, H, W)."""
+        """Train on images (n, H, W) or (n, H, W, C)."""
+        self.is_grey_ = X.ndim == 3
         torch.manual_seed(self.random_state)
         order = torch.randperm(len(X)).numpy()
         n_held_out = math.ceil(len(X) / 10)
@@ -144,7 +146,7 @@ class PythaeVAE:
     def posterior(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Encode images to means and log variances (n, latent_dim)."""
         with torch.no_grad():
-            output = self.model_.encoder(self._tensor(X[:, None]))
+            output = self.model_.encoder(channels_first(X).to(self.model_.device))
         return output.embedding.cpu().numpy(), output.log_covariance.cpu().numpy()
 
     def transform(self, X: np.ndarray) -> np.ndarray:
@@ -152,17 +154,15 @@ class PythaeVAE:
         return self.posterior(X)[0]
 
     def inverse_transform(self, Z: np.ndarray) -> np.ndarray:
-        """Decode latents (n, latent_dim) to images (n, H, W)."""
+        """Decode latents (n, latent_dim) to images in the layout of `fit`."""
+        latents = torch.as_tensor(Z, dtype=torch.float32, device=self.model_.device)
         with torch.no_grad():
-            output = self.model_.decoder(self._tensor(Z))
-        return output.reconstruction[:, 0].cpu().numpy()
+            decoded = self.model_.decoder(latents).reconstruction.cpu().numpy()
+        return decoded[:, 0] if self.is_grey_ else np.moveaxis(decoded, 1, -1)
 
     def n_weights(self) -> int:
         """Return the number of weights and biases."""
         return sum(weight.numel() for weight in self.model_.parameters())
-
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=torch.float32, device=self.model_.device)
 
 
 class _NoGain(Exception):  # noqa: N818 - not an error, but ends pythae's loop
@@ -204,6 +204,12 @@ class QuietTrainer(BaseTrainer):
 
 
 def dataset(images: np.ndarray) -> BaseDataset:
-    """Convert images (n, H, W) to a dataset of pythae; its labels are not used."""
-    data = torch.as_tensor(images, dtype=torch.float32)[:, None]
+    """Convert images to a dataset of pythae; its labels are not used."""
+    data = channels_first(images)
     return BaseDataset(data, torch.zeros(len(data)))
+
+
+def channels_first(images: np.ndarray) -> torch.Tensor:
+    """Convert images (n, H, W) or (n, H, W, C) to (n, C, H, W), float32."""
+    data = torch.as_tensor(images, dtype=torch.float32)
+    return data[:, None] if images.ndim == 3 else data.movedim(-1, 1).contiguous()

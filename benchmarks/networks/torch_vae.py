@@ -71,13 +71,17 @@ class Decoder(nn.Module):
 
 
 def build_networks(
-    image_shape: tuple[int, int], *, latent_dim: int, filters: int, hidden_layers: int
+    image_shape: tuple[int, ...], *, latent_dim: int, filters: int, hidden_layers: int
 ) -> tuple[Encoder, Decoder]:
-    """Build encoder and decoder for grey images, with PyTorch's initial weights."""
-    sizes = [image_shape]
+    """Build encoder and decoder, with PyTorch's initial weights.
+
+    `image_shape` is (H, W) of grey images or (H, W, C).
+    """
+    height, width, *n_channels = image_shape
+    sizes = [(height, width)]
     for _ in range(hidden_layers):
         sizes.append(tuple((length + 1) // 2 for length in sizes[-1]))
-    channels = [1, *(filters * 2**i for i in range(hidden_layers))]
+    channels = [*(n_channels or [1]), *(filters * 2**i for i in range(hidden_layers))]
     return Encoder(sizes, channels, latent_dim), Decoder(sizes, channels, latent_dim)
 
 

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
@@ -49,6 +48,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import OneClassSVM
 
+from benchmarks.common.idx import read_images_and_labels
 from benchmarks.common.machine import machine_lines
 from skvae import ConvVAE, ConvVAEOutlierDetector
 
@@ -124,14 +124,8 @@ def face_tasks() -> Iterator[Task]:
 
 def fashion_tasks(folder: Path, sizes: list[int]) -> Iterator[Task]:
     """Generate tasks on Fashion-MNIST: three seeds, normal classes and sizes."""
-    images, labels = (
-        read_idx(folder / f"train-{name}-ubyte.gz")
-        for name in ("images-idx3", "labels-idx1")
-    )
-    test, test_labels = (
-        read_idx(folder / f"t10k-{name}-ubyte.gz")
-        for name in ("images-idx3", "labels-idx1")
-    )
+    images, labels = read_images_and_labels(folder, "train")
+    test, test_labels = read_images_and_labels(folder, "t10k")
     for size in sizes:
         for seed in range(N_SEEDS):
             rng = np.random.default_rng(seed)
@@ -145,14 +139,6 @@ def fashion_tasks(folder: Path, sizes: list[int]) -> Iterator[Task]:
                 yield Task(
                     "fashion", normal, seed, images[chosen], test[is_normal], odd
                 )
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Read an array of bytes in the format of MNIST."""
-    content = gzip.decompress(path.read_bytes())
-    n_axes = content[3]
-    shape = np.frombuffer(content, ">i4", n_axes, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
 
 
 def rows(images: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import pdist
 from scipy.special import logsumexp
 from skimage.data import lfw_subset
 from sklearn.datasets import load_digits
@@ -61,6 +61,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.common.machine import machine_lines
+from benchmarks.common.samples import (
+    nearest_neighbour_accuracy,
+    ppca_samples,
+    prior_samples,
+    squared_mmd,
+)
 from benchmarks.networks.pythae_vae import PythaeVAE
 from skvae import ConvVAE
 
@@ -306,52 +312,6 @@ def fit_quietly(model: Any, *data: np.ndarray) -> Any:
 
 
 # Samples.
-
-
-def prior_samples(vae: Any, latent_dim: int, n: int, seed: int) -> np.ndarray:
-    """Decode standard normal latents, the default of `sample`."""
-    z = np.random.default_rng(seed).standard_normal((n, latent_dim))
-    return vae.inverse_transform(z)
-
-
-def ppca_samples(pca: PCA, n: int, seed: int) -> np.ndarray:
-    """Sample from PPCA without pixel noise, as in ConvVAE."""
-    scales = np.sqrt(pca.explained_variance_ - pca.noise_variance_)
-    z = np.random.default_rng(seed).standard_normal((n, len(scales)))
-    return pca.inverse_transform(z * scales)
-
-
-def squared_mmd(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
-    """Compute the unbiased squared maximum mean discrepancy of two samples.
-
-    Gretton et al. (2012), equation 3, with a Gaussian kernel. The expectation is 0 for
-    samples of the same distribution.
-    """
-
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.exp(-cdist(a, b, "sqeuclidean") / (2 * bandwidth**2))
-
-    def mean_off_diagonal(a: np.ndarray) -> float:
-        return (kernel(a, a).sum() - len(a)) / (len(a) * (len(a) - 1))
-
-    return (
-        mean_off_diagonal(first)
-        + mean_off_diagonal(second)
-        - 2 * kernel(first, second).mean()
-    )
-
-
-def nearest_neighbour_accuracy(first: np.ndarray, second: np.ndarray) -> float:
-    """Compute the accuracy of a 1-NN classifier that separates two samples.
-
-    Lopez-Paz and Oquab (2017), with leave-one-out. The expectation is 0.5 for samples
-    of the same distribution.
-    """
-    labels = np.repeat([0, 1], [len(first), len(second)])
-    pooled = np.concatenate([first, second])
-    distances = cdist(pooled, pooled)
-    np.fill_diagonal(distances, np.inf)
-    return (labels[distances.argmin(axis=1)] == labels).mean()
 
 
 def record_samples(
