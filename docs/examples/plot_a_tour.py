@@ -2,8 +2,7 @@
 A tour
 ======
 
-This tour fits a ConvVAE to handwritten digits, and shows what a fitted one can do:
-compress, decode, sample and score images.
+This tour fits a ConvVAE to digits, which it then compresses, decodes and scores.
 """
 
 # %%
