@@ -77,10 +77,13 @@ html_baseurl = BASE_ADDRESS
 html_static_path = ["_static"]
 html_css_files = ["skvae.css"]
 html_show_sourcelink = False
+# Pages without pages below them need no list of these.
+html_sidebars = {
+    page: [] for page in ("getting_started", "how_it_works", "changes", "contributing")
+}
 html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
-    "show_prev_next": True,
 }
 
 write_tables(Path(__file__).parent / "tables")
