@@ -2,14 +2,12 @@
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
 # The build of the gallery shows what an example prints, not what TensorFlow logs.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import matplotlib as mpl
 from tables import write_tables
 
 import skvae
@@ -41,7 +39,6 @@ myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 # Gallery
-mpl.rcParams["savefig.dpi"] = 100
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
@@ -56,8 +53,6 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "thumbnail_size": (400, 280),
 }
-# Examples train for a few seconds, and may say so.
-warnings.filterwarnings("ignore", message="The posterior has collapsed")
 
 
 def skip_member(app, what, name, obj, skip, options):

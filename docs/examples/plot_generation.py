@@ -15,7 +15,7 @@ from skvae import ConvVAE
 
 images, labels = load_digits().images, load_digits().target
 vae = ConvVAE(latent_dim=8, filters=32, hidden_layers=2, epochs=60, random_state=0)
-features = vae.fit_transform(images)
+features = vae.fit_transform(images).astype(float)
 
 # %%
 # One mixture of three Gaussians describes the features of a class.
