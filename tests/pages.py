@@ -5,14 +5,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "docs" / "user_guide").glob("*.md")),
+    "README.md",
+    *(
+        path.relative_to(ROOT).as_posix()
+        for folder in ("docs", "docs/user_guide")
+        for path in sorted((ROOT / folder).glob("*.md"))
+    ),
 ]
 
 
-def scripts(name):
+def scripts(page):
     """Blocks of Python on a page that are no examples for doctest."""
-    (page,) = (page for page in PAGES if page.name == name and page.name != "index.md")
-    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    text = (ROOT / page).read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
     return [block for block in blocks if ">>> " not in block]

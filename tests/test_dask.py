@@ -105,7 +105,7 @@ def address():
 @pytest.fixture(scope="module")
 def results(address):
     """Results of the code of the guide and some more, on the cluster and alone."""
-    search, transform, _ = scripts("clusters.md")
+    search, transform, _ = scripts("docs/user_guide/clusters.md")
     replacements = {
         '"tcp://127.0.0.1:8786"': repr(address),
         "load_digits().images": "load_digits().images[:600]",

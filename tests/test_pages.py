@@ -16,18 +16,16 @@ README = ROOT / "README.md"
 
 def test_code_on_pages_is_an_example_or_is_run_by_a_test():
     """By test_dask, by test_distribution and below."""
-    numbers = {
-        page.name: len(scripts(page.name)) for page in PAGES if page.name != "index.md"
-    }
-    assert {name: n for name, n in numbers.items() if n} == {
-        "clusters.md": 3,
-        "speed.md": 1,
+    numbers = {page: len(scripts(page)) for page in PAGES}
+    assert {page: number for page, number in numbers.items() if number} == {
+        "docs/user_guide/clusters.md": 3,
+        "docs/user_guide/speed.md": 1,
     }
 
 
 @pytest.mark.slow
 def test_threads_are_configured_as_the_guide_says(run_python):
-    (script,) = scripts("speed.md")
+    (script,) = scripts("docs/user_guide/speed.md")
     printed = run_python(
         f"{script}\n"
         "import tensorflow as tf\n"

@@ -259,7 +259,7 @@ fit()
 @pytest.mark.callbacks
 @pytest.mark.slow
 def test_the_script_of_the_guide_trains_on_two_workers(start_workers, tmp_path):
-    *_, script = scripts("clusters.md")
+    *_, script = scripts("docs/user_guide/clusters.md")
     printed, quick = 'Path("cluster.joblib"), 20', 'Path("cluster.joblib"), 2'
     assert script.count(printed) == 1
     script = script.replace(printed, quick)
