@@ -1,6 +1,6 @@
-"""Where examples in docstrings and README.md write, and what needs a newer version."""
+"""Where examples in docstrings and pages write, and what needs a newer version."""
 
-import re
+import sys
 
 import pytest
 
@@ -14,29 +14,22 @@ def _examples_in_a_temporary_folder(request, tmp_path, monkeypatch):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is about scikit-learn's callbacks before 1.9, which has none."""
-    if HAS_CALLBACKS:
-        return
-    left_out = [item for item in items if _needs_callbacks(item)]
+    """Leave out what this scikit-learn or this system does not have.
+
+    scikit-learn has callbacks from 1.9 on.
+    """
+    left_out = [
+        item
+        for item in items
+        if (not HAS_CALLBACKS and _needs_callbacks(item))
+        or (sys.platform != "linux" and item.get_closest_marker("linux"))
+    ]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
-    for item in items:
-        if item.name == "README.md":
-            for heading in ("Watching it train", "Callbacks and long runs"):
-                _leave_out_section(item.dtest, heading)
 
 
 def _needs_callbacks(item):
     is_example = isinstance(item, pytest.DoctestItem)
     return item.get_closest_marker("callbacks") or (
-        is_example and item.name.startswith("skvae.checkpoint.")
+        is_example and item.name.startswith(("skvae.checkpoint.", "callbacks.md"))
     )
-
-
-def _leave_out_section(doctest, heading):
-    text = doctest.docstring
-    section = re.search(rf"^## {heading}$.*?(?=^## )", text, re.MULTILINE | re.DOTALL)
-    first, last = (text.count("\n", 0, place) for place in section.span())
-    doctest.examples = [
-        example for example in doctest.examples if not first < example.lineno < last
-    ]

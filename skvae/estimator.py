@@ -47,6 +47,7 @@ from skvae.data.value_range import (
     check_finite,
     parse_value_range,
 )
+from skvae.documentation import CLASS_ADDRESS
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
 from skvae.persistence import state as saved
 from skvae.serving.sampler import draw_latents
@@ -373,6 +374,10 @@ class ConvVAE(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    # scikit-learn's view of an estimator links there.
+    _doc_link_module = "skvae"
+    _doc_link_template = CLASS_ADDRESS
 
     # Fitted attributes.
     weights_: dict[str, NDArray[np.float32]]

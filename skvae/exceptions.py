@@ -16,7 +16,18 @@ _BETWEEN = {"skvae", "sklearn", "joblib"}
 
 
 class PosteriorCollapseWarning(UserWarning):
-    """Warning for a fit that leaves all or most latent dimensions unused."""
+    """Warning for a fit that leaves all or most latent dimensions unused.
+
+    `ConvVAE.fit` gives it. Its message names the parameters to change.
+
+    Examples
+    --------
+    Make it an error, as a script may want:
+
+    >>> import warnings
+    >>> from skvae.exceptions import PosteriorCollapseWarning
+    >>> warnings.simplefilter("error", PosteriorCollapseWarning)
+    """
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

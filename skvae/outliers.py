@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skvae.data.arrays import as_array, take_rows
 from skvae.data.storage import StoredRows, check_file, is_stored
 from skvae.data.validation import check_out
+from skvae.documentation import CLASS_ADDRESS
 from skvae.estimator import ConvVAE, Images
 from skvae.exceptions import naming
 from skvae.streams import Stream, draw_seed, stream
@@ -97,6 +98,10 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
     >>> detector.error_map(images[:3]).shape
     (3, 8, 8)
     """
+
+    # scikit-learn's view of an estimator links there.
+    _doc_link_module = "skvae"
+    _doc_link_template = CLASS_ADDRESS
 
     # Fitted attributes.
     estimator_: ConvVAE

@@ -289,6 +289,7 @@ print(json.dumps([n_while_writing, n_parts, vae.n_iter_]))
 """
 
 
+@pytest.mark.linux
 @pytest.mark.slow
 def test_a_killed_fit_loses_the_epochs_since_its_checkpoint_and_no_file(run_python):
     """Killed 20 times, and in the end as if it had never been."""

@@ -133,6 +133,7 @@ def in_forks(names):
 """
 
 
+@pytest.mark.linux
 def test_a_fork_before_tensorflow_has_started_works(run_python, images, tmp_path):
     import joblib
 
@@ -149,6 +150,7 @@ print(json.dumps(in_forks(["fit"])))
     assert json.loads(printed) == {"fit": 3}
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("imported", ["", "from skvae import ConvVAE"])
 def test_a_fork_off_another_users_tensorflow_says_what_to_do(run_python, imported):
     """skvae has computed nothing, or is imported in the fork only."""
@@ -174,6 +176,7 @@ os.waitpid(child, 0)
     assert "loky" in printed
 
 
+@pytest.mark.linux
 def test_in_a_fork_after_a_fit_all_is_served_and_fits_say_what_to_do(run_python):
     """Also where the parent has served, and goes on to while it forks."""
     printed = run_python(

@@ -2,17 +2,14 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import scripts
 
 pytestmark = pytest.mark.slow
-
-README = Path(__file__).parents[1] / "README.md"
 
 # skvae is to have nothing to warn of, but for what few epochs deserve.
 WARNINGS = {"PYTHONWARNINGS": "error::UserWarning,ignore:The posterior has collapsed"}
@@ -32,7 +29,7 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 """
 
-# After the search that README.md shows.
+# After the search that the user guide shows.
 SEARCHED = """
 def threads():
     return (tf.config.threading.get_intra_op_parallelism_threads(),
@@ -107,9 +104,8 @@ def address():
 
 @pytest.fixture(scope="module")
 def results(address):
-    """Results of the code of README.md and some more, on the cluster and alone."""
-    section = README.read_text().partition("\n## On a cluster\n")[2].partition("\n## ")
-    search, transform = re.findall(r"^```python\n(.*?)^```$", section[0], re.M | re.S)
+    """Results of the code of the guide and some more, on the cluster and alone."""
+    search, transform, _ = scripts("docs/user_guide/clusters.md")
     replacements = {
         '"tcp://127.0.0.1:8786"': repr(address),
         "load_digits().images": "load_digits().images[:600]",

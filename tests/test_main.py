@@ -191,6 +191,7 @@ def test_invalid_arguments_set_the_exit_status(tmp_path):
     assert "missing.npy" in line
 
 
+@pytest.mark.linux
 def test_ctrl_c_saves_what_was_trained(tmp_path):
     # Ctrl-C is ignored where the tests run in the background of a shell.
     code = """

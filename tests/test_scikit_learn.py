@@ -14,7 +14,8 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
-from skvae import ConvVAE
+from skvae import ConvVAE, ConvVAEOutlierDetector
+from skvae.documentation import BASE_ADDRESS
 from skvae.training.callbacks import HAS_CALLBACKS
 
 PARAMETER_SETS = {
@@ -114,6 +115,12 @@ def test_a_notebook_shows_parameters_before_and_after_fit(images):
         assert "_state_" not in html
         vae.fit(rows)
     assert "ConvVAE" in make_pipeline(vae, LogisticRegression())._repr_html_()
+
+
+@pytest.mark.parametrize("estimator", [ConvVAE(), ConvVAEOutlierDetector()])
+def test_a_notebook_links_to_the_reference(estimator):
+    name = type(estimator).__name__
+    assert f'href="{BASE_ADDRESS}api/skvae.{name}.html"' in estimator._repr_html_()
 
 
 def test_clone_is_unfitted_with_the_same_parameters(fitted):

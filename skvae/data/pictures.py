@@ -65,6 +65,17 @@ def read_pictures(
     -----
     UserWarning
         If pictures have 16-bit colours, of which Pillow reads the upper 8 bits.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from skvae.data.pictures import read_pictures
+    >>> Path("photos").mkdir()
+    >>> Image.new("RGB", (200, 150), "red").save("photos/red.png")
+    >>> images, left_out = read_pictures("photos", (48, 64), is_grey=False)
+    >>> images.shape, left_out
+    ((1, 48, 64, 3), {})
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -47,7 +47,10 @@ def _has_started(tensorflow: Any) -> bool:
 
 
 def _is_forked_after_start() -> bool:
-    """Return whether TensorFlow has started, but has no threads here."""
+    """Return whether TensorFlow has started, but has no threads here.
+
+    Only Linux has the folder of threads. Other systems rarely fork.
+    """
     threads = Path("/proc/self/task")
     return (
         "tensorflow" in sys.modules

@@ -436,6 +436,7 @@ def test_a_network_is_not_kept_for_ever_by_what_it_gives(kept, images):
 # Interrupted.
 
 
+@pytest.mark.linux
 def test_scores_of_draws_without_end_can_be_interrupted(run_python):
     """2^31 - 1 draws take hours, of one row or of many."""
     run_python(

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import joblib
 import numpy as np
 import pytest
+from pages import scripts
 
 from skvae.training.callbacks import HAS_CALLBACKS
 from skvae.training.replicas import Replicas
@@ -253,6 +254,21 @@ with tf.distribute.experimental.CentralStorageStrategy(["CPU:0"]).scope():
 fit()
 """
     )
+
+
+@pytest.mark.callbacks
+@pytest.mark.slow
+def test_the_script_of_the_guide_trains_on_two_workers(start_workers, tmp_path):
+    *_, script = scripts("docs/user_guide/clusters.md")
+    printed, quick = 'Path("cluster.joblib"), 20', 'Path("cluster.joblib"), 2'
+    assert script.count(printed) == 1
+    script = script.replace(printed, quick)
+    images = np.random.default_rng(0).integers(0, 256, (67, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    for _ in range(2):  # the second time there is nothing left to do
+        for worker in start_workers(script):
+            finished(worker)
+        assert joblib.load(tmp_path / "cluster.joblib").n_iter_ == 2
 
 
 LONG = """

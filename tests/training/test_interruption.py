@@ -1,7 +1,6 @@
 """Ctrl-C during `fit`."""
 
 import itertools
-import os
 import random
 import signal
 import sys
@@ -52,7 +51,7 @@ def in_calls(monkeypatch):
 
 
 def ctrl_c():
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def raise_alarm():
@@ -425,6 +424,7 @@ def test_a_handler_of_the_host_stays_in_place(images, in_calls):
     vae.fit(images)  # what it had leased is not lost
 
 
+@pytest.mark.linux
 def test_an_alarm_limits_the_time_of_a_fit(images):
     def handler(*_):
         raise TimeoutError
@@ -471,6 +471,7 @@ def test_an_alarm_in_any_line_of_a_graph_call_ends_the_fit(images, monkeypatch):
             vae.fit(images)
 
 
+@pytest.mark.linux
 def test_an_alarm_limits_the_time_of_a_fit_under_a_strategy(run_python):
     """The fit is in another thread then, which ends before the error is raised."""
     run_python(
@@ -553,6 +554,7 @@ def test_ctrl_c_in_a_callback_ends_training_after_it(images):
     assert_same_fit(vae, ConvVAE(**{**TINY, "epochs": 2}).fit(images))
 
 
+@pytest.mark.linux
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_ctrl_c_at_any_moment_leaves_the_estimator_as_after_an_epoch(images, seed):

@@ -1,0 +1,259 @@
+"""Tables of the benchmarks' results, for the site and for README.md.
+
+The site is built with the tables of the csv files in benchmarks/. After a benchmark has
+run, `python docs/tables.py` renews the tables of README.md, which stand between the
+comments `<!-- table: NAME -->` and `<!-- end of table -->`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+
+ROOT = Path(__file__).parents[1]
+
+# Header, then rows.
+Table = list[list[str]]
+
+# Names in quality.csv, and those of the tables. PPCA is PCA's density.
+_MODELS = {
+    "PPCA": "PCA",
+    "PPCA, best": "PCA, best number of components",
+    "FactorAnalysis, best": "FactorAnalysis, best number of components",
+    "spherical mixture, best": "GaussianMixture, spherical, best number",
+    "Gaussian mixture, best": "GaussianMixture, best number",
+    "KernelDensity, best": "KernelDensity, best bandwidth",
+    "ConvVAE, a variance a pixel": 'ConvVAE, `noise_type="diag"`',
+    "ConvVAE, sampler": "ConvVAE, `sampler=GaussianMixture(10)`",
+    "real images": "real images",
+    "raw pixels": "all pixels",
+}
+_MEASURES = {
+    "log density": ("log density, nats", "{:.1f}"),
+    "reconstruction MSE": ("squared error", "{:.4f}"),
+    "accuracy": ("accuracy", "{:.3f}"),
+    "squared MMD": ("samples, MMD²", "{:z.3f}"),  # real images have -0.0004
+}
+
+# Workloads of speed.csv, and what they are called.
+_WORKLOADS = {
+    "train 8x8": "training, 8 x 8",
+    "train 32x32": "training, 32 x 32",
+    "train 128x128": "training, 128 x 128",
+    "encode 1 row 8x8": "`transform` of 1 image, 8 x 8",
+    "encode 1 row 128x128, 21,088,509 weights": (
+        "`transform` of 1 image, 128 x 128, 21 million weights"
+    ),
+    "encode 10000 rows 32x32": "`transform` of 10,000 images, 32 x 32",
+    "encode 1000 rows 128x128": "`transform` of 1,000 images, 128 x 128",
+    "decode 4000 rows 32x32": "`inverse_transform` to 4,000 images, 32 x 32",
+    "decode 250 rows 128x128": "`inverse_transform` to 250 images, 128 x 128",
+    "score 500 rows 8x8": "`score_samples` of 500 images, 8 x 8",
+    "score 100 rows 32x32": "`score_samples` of 100 images, 32 x 32",
+    "fresh process: load a file, encode 1 row 128x128": (
+        "a new process loads a file and encodes 1 image"
+    ),
+    "grid search": "grid search, 6 candidates, 3 folds, 10 epochs",
+}
+# Columns of the table of speeds. Of several sides in a column, the fastest counts.
+_SIDES = {
+    "Keras": ("Keras fit", "Keras predict", "Keras"),
+    "Keras, tuned": (
+        "Keras fit, several steps",
+        "Keras fit, XLA",
+        "Keras predict_on_batch",
+    ),
+    "PyTorch": ("PyTorch",),
+    "pythae": ("pythae",),
+    "ONNX Runtime": ("ONNX Runtime",),
+}
+
+_NORMAL = {
+    ("digits", "0-8"): ("digits 0 to 8", "nines"),
+    ("faces", "faces"): ("75 faces", "non-faces"),
+    ("fashion", "0"): ("Fashion-MNIST, class 0", "other classes"),
+    ("fashion", "0-2"): ("Fashion-MNIST, classes 0 to 2", "other classes"),
+    ("fashion", "0-6"): ("Fashion-MNIST, classes 0 to 6", "other classes"),
+}
+
+
+def quality(dataset: str) -> Table:
+    """All models with 8 features, or at their best, against all measures."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in _read("quality/quality.csv"):
+        is_shown = row["measure"] in _MEASURES and row["latent_dim"] in {"", "8"}
+        if row["dataset"] == dataset and is_shown:
+            model = _MODELS.get(row["model"], row["model"])
+            form = _MEASURES[row["measure"]][1]
+            found[model][row["measure"]] = form.format(float(row["mean"]))
+    measures = [
+        measure
+        for measure in _MEASURES
+        if any(measure in of_model for of_model in found.values())
+    ]
+    header = ["model", *(_MEASURES[measure][0] for measure in measures)]
+    rows = [
+        [model, *(found[model].get(measure, "") for measure in measures)]
+        for model in sorted(found, key=_order)
+    ]
+    return [header, *rows]
+
+
+def _order(model: str) -> int:
+    """ConvVAE first, then PCA, then the others as in the file."""
+    names = ("ConvVAE", "PCA")
+    return next((i for i, name in enumerate(names) if model.startswith(name)), 2)
+
+
+def quality_in_short() -> Table:
+    """ConvVAE, PCA and the best other model, for README.md."""
+    table = [["", "ConvVAE", "PCA", "best of the others"]]
+    for dataset, measure, label, best in (
+        ("digits", "log density", "log density, nats an image", max),
+        ("digits", "reconstruction MSE", "squared error of decoded pixels", min),
+        ("digits", "accuracy", "accuracy of a classifier on the features", max),
+        ("faces", "log density", "log density, nats an image", max),
+        ("faces", "reconstruction MSE", "squared error of decoded pixels", min),
+    ):
+        means = {
+            row["model"]: float(row["mean"])
+            for row in _read("quality/quality.csv")
+            if (row["dataset"], row["measure"]) == (dataset, measure)
+            and row["latent_dim"] in {"", "8"}
+        }
+        others = {
+            model: value
+            for model, value in means.items()
+            if not model.startswith(("ConvVAE", "PCA", "PPCA", "raw pixels"))
+        }
+        model = best(others, key=others.__getitem__)
+        pca = means["PCA"] if "PCA" in means else means["PPCA"]
+        form = _MEASURES[measure][1].format
+        cells = [form(means["ConvVAE"]), form(pca)]
+        cells += [f"{form(others[model])} ({model.removesuffix(', best')})"]
+        table.append([f"{dataset}: {label}", *cells])
+    return table
+
+
+def outliers() -> Table:
+    """Area under the ROC curve, mean over the seeds, of detectors on pixels."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in _read("outliers/outliers.csv"):
+        key = (row["dataset"], row["normal"])
+        odd = _NORMAL[key][1]
+        is_plain = not row["model"].startswith("PCA") or row["model"].endswith("error")
+        if row["measure"] == f"AUC, {odd}" and is_plain:
+            model = "PCA's error" if row["model"].startswith("PCA") else row["model"]
+            found[key][model].append(float(row["value"]))
+    models = list(next(iter(found.values())))
+    names = [model.replace("ConvVAEOutlierDetector", "ConvVAE") for model in models]
+    rows = [
+        [*_NORMAL[key], *(f"{mean(of_model[model]):.3f}" for model in models)]
+        for key, of_model in found.items()
+    ]
+    return [["normal images", "odd images", *names], *rows]
+
+
+def speed(workloads: tuple[str, ...], sides: tuple[str, ...]) -> Table:
+    """How many times as fast ConvVAE is; in brackets, with one thread an operation."""
+    ratios: dict[tuple[str, str, str], float] = {}
+    for row in _read("speed/speed.csv"):
+        for column, names in _SIDES.items():
+            is_ratio = row["unit"] == "times as fast"
+            is_default = row["against_setting"] == "default"
+            if is_ratio and is_default and row["against"] in names:
+                key = (row["workload"], column, row["setting"])
+                ratio = float(row["median"])
+                ratios[key] = min(ratio, ratios.get(key, ratio))
+    rows = []
+    for workload in workloads:
+        cells = []
+        for side in sides:
+            values = [ratios.get((workload, side, each)) for each in ("default", "set")]
+            texts = [_rounded(value) for value in values if value is not None]
+            cells.append(" ".join([*texts[:1], *(f"({text})" for text in texts[1:])]))
+        rows.append([_WORKLOADS[workload], *cells])
+    return [["", *sides], *rows]
+
+
+def _rounded(ratio: float) -> str:
+    n_digits = 0 if ratio >= 10 else 1 if ratio >= 0.2 else 2
+    return f"{ratio:.{n_digits}f}"
+
+
+def choices() -> Table:
+    """Held-out log density in nats a pixel, with one parameter changed at a time."""
+    sizes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in _read("choices/choices.csv"):
+        to = f"{row['to']}: " if row["changed"] else ""
+        sizes[row["changed"]][row["image_size"]].append(f"{to}{row['nats_per_pixel']}")
+    columns = list(next(iter(sizes.values())))
+    table = [["changed", *(f"{size} x {size}" for size in columns)]]
+    for changed, cells in sizes.items():
+        for i in range(max(len(values) for values in cells.values())):
+            label = f"`{changed}`" if changed else "nothing"
+            table.append([label, *(cells[size][i] for size in columns)])
+    return table
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "choices": choices,
+    "outliers": outliers,
+    "quality_digits": lambda: quality("digits"),
+    "quality_faces": lambda: quality("faces"),
+    "quality_in_short": quality_in_short,
+    "speed": lambda: speed(tuple(_WORKLOADS), tuple(_SIDES)),
+    "speed_in_short": lambda: speed(
+        (
+            "train 8x8",
+            "train 32x32",
+            "train 128x128",
+            "encode 1 row 8x8",
+            "encode 10000 rows 32x32",
+            "decode 4000 rows 32x32",
+            "grid search",
+        ),
+        ("Keras", "PyTorch", "pythae"),
+    ),
+}
+
+
+def markdown(table: Table) -> str:
+    """Write a table as Markdown."""
+    header, *rows = table
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write_tables(folder: Path) -> None:
+    """Write all tables, each to a file that a page includes."""
+    folder.mkdir(exist_ok=True)
+    for name, table in TABLES.items():
+        (folder / f"{name}.md").write_text(markdown(table()), encoding="utf-8")
+
+
+def with_tables(text: str) -> str:
+    """Text of README.md with the tables of the present results."""
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)",
+        lambda found: found[1] + "\n" + markdown(TABLES[found[2]]()) + "\n" + found[3],
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    path = ROOT / "benchmarks" / name
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(with_tables(readme.read_text("utf-8")), encoding="utf-8")
