@@ -39,7 +39,7 @@ def test_tables_of_readme_are_those_of_the_committed_results(monkeypatch):
     from tables import with_tables
 
     text = README.read_text("utf-8")
-    assert text.count("<!-- table: ") == 3
+    assert text.count("<!-- table: ") == 2
     assert with_tables(text) == text
 
 
