@@ -62,10 +62,10 @@ TRAININGS = (
     Training(size=8, hidden_layers=2, batch_size=32, n_images=3200, epochs=6),
     Training(size=32, hidden_layers=2, batch_size=128, n_images=2560, epochs=4),
     Training(
-        size=28, hidden_layers=2, batch_size=64, n_images=1280, epochs=2, filters=32
+        size=28, hidden_layers=2, batch_size=64, n_images=1280, epochs=4, filters=32
     ),
     Training(
-        size=64, hidden_layers=3, batch_size=64, n_images=256, epochs=2, filters=32
+        size=64, hidden_layers=3, batch_size=64, n_images=256, epochs=4, filters=32
     ),
     Training(size=128, hidden_layers=4, batch_size=64, n_images=256, epochs=3),
 )
@@ -104,7 +104,7 @@ LOSS_RTOL = 1e-4
 POLICY_LOSS_RTOL = 0.02
 RESULT_ATOL = 1e-4
 SCORE_RTOL = 1e-3
-TRAINED_LOSS_RTOL = 0.05
+TRAINED_LOSS_RTOL = 0.10  # losses still fall fast after so few steps
 GRID_LOSS_RTOL = 0.10
 
 
