@@ -9,8 +9,12 @@ from skvae.training.callbacks import HAS_CALLBACKS
 
 @pytest.fixture(autouse=True)
 def _examples_in_a_temporary_folder(request, tmp_path, monkeypatch):
-    if isinstance(request.node, pytest.DoctestItem):
+    is_example = isinstance(request.node, pytest.DoctestItem)
+    if is_example:
         monkeypatch.chdir(tmp_path)
+    yield
+    if is_example and "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,14 +1,9 @@
 """Settings of Sphinx: `sphinx-build -W docs docs/_build`."""
 
 import os
-import sys
-from pathlib import Path
 
 # The build of the gallery shows what an example prints, not what TensorFlow logs.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tables import write_tables
 
 import skvae
 from skvae.documentation import BASE_ADDRESS
@@ -26,7 +21,7 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "examples", "tables"]
+exclude_patterns = ["_build", "examples"]
 templates_path = ["_templates"]
 nitpicky = True
 
@@ -80,5 +75,3 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
 }
-
-write_tables(Path(__file__).parent / "tables")

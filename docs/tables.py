@@ -1,8 +1,7 @@
-"""Tables of the benchmarks' results, for the site and for README.md.
+"""Tables of the benchmarks' results, on the site and in README.md.
 
-The site is built with the tables of the csv files in benchmarks/. After a benchmark has
-run, `python docs/tables.py` renews the tables of README.md, which stand between the
-comments `<!-- table: NAME -->` and `<!-- end of table -->`.
+After a benchmark has run, `python docs/tables.py` renews the tables, which stand on the
+pages between the comments `<!-- table: NAME -->` and `<!-- end of table -->`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,13 @@ from pathlib import Path
 from statistics import mean
 
 ROOT = Path(__file__).parents[1]
+
+# Pages with tables.
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "benchmarks.md",
+    ROOT / "docs" / "user_guide" / "hyperparameters.md",
+)
 
 # Header, then rows.
 Table = list[list[str]]
@@ -29,7 +35,6 @@ _MODELS = {
     "KernelDensity, best": "KernelDensity, best bandwidth",
     "ConvVAE, a variance a pixel": 'ConvVAE, `noise_type="diag"`',
     "ConvVAE, sampler": "ConvVAE, `sampler=GaussianMixture(10)`",
-    "real images": "real images",
     "raw pixels": "all pixels",
 }
 _MEASURES = {
@@ -122,11 +127,15 @@ def _order(model: str) -> int:
     return next((i for i, name in enumerate(names) if model.startswith(name)), 2)
 
 
-def real_images(dataset: str, n_images: int, measures: Iterable[str]) -> Table:
+def real_images(
+    dataset: str, n_images: int, latent_dim: int, measures: Iterable[str]
+) -> Table:
     """All models, as means over the seeds that there are."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    key = dataset, str(n_images)
     for row in _read("real_images/real_images.csv"):
-        if (row["dataset"], row["training_images"]) == (dataset, str(n_images)):
+        is_shown = row["latent_dim"] in {"0", str(latent_dim)}  # 0: all pixels
+        if is_shown and (row["dataset"], row["training_images"]) == key:
             found[row["model"]][row["measure"]].append(float(row["value"]))
     measures = list(measures)
     header = ["model", *(_REAL_MEASURES[measure][0] for measure in measures)]
@@ -209,12 +218,12 @@ TABLES: dict[str, Callable[[], Table]] = {
     "outliers": outliers,
     "quality_digits": lambda: quality("digits"),
     "quality_faces": lambda: quality("faces"),
-    "clothes": lambda: real_images("fashion-mnist", 10_000, _REAL_MEASURES),
+    "clothes": lambda: real_images("fashion-mnist", 10_000, 16, _REAL_MEASURES),
     "clothes_in_short": lambda: real_images(
-        "fashion-mnist", 10_000, list(_REAL_MEASURES)[:5]
+        "fashion-mnist", 10_000, 16, list(_REAL_MEASURES)[:6]
     ),
-    "more_clothes": lambda: real_images("fashion-mnist", 60_000, _REAL_MEASURES),
-    "patches": lambda: real_images("patches 32 x 32", 1_800, _REAL_MEASURES),
+    "more_clothes": lambda: real_images("fashion-mnist", 60_000, 16, _REAL_MEASURES),
+    "patches": lambda: real_images("patches 32 x 32", 1_800, 32, _REAL_MEASURES),
     "speed": lambda: speed(tuple(_WORKLOADS), tuple(_SIDES)),
     "speed_in_short": lambda: speed(
         (
@@ -238,15 +247,8 @@ def markdown(table: Table) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def write_tables(folder: Path) -> None:
-    """Write all tables, each to a file that a page includes."""
-    folder.mkdir(exist_ok=True)
-    for name, table in TABLES.items():
-        (folder / f"{name}.md").write_text(markdown(table()), encoding="utf-8")
-
-
 def with_tables(text: str) -> str:
-    """Text of README.md with the tables of the present results."""
+    """Text of a page with the tables of the present results."""
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)",
         lambda found: found[1] + "\n" + markdown(TABLES[found[2]]()) + "\n" + found[3],
@@ -262,5 +264,5 @@ def _read(name: str) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text("utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text("utf-8")), encoding="utf-8")

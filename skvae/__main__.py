@@ -199,7 +199,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--batch-size",
         type=int,
         default=argparse.SUPPRESS,
-        help="images per training step (default: 64, or 16 for fewer than 1,000)",
+        help="images per training step (default: 64, or 16 for fewer than 300)",
     )
     parser.add_argument(
         "--learning-rate", type=float, default=1e-3, help="step size of the optimizer"

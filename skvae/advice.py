@@ -1,6 +1,6 @@
 """Parameters to try first, by the size and the number of the images.
 
-They are those of benchmarks/choices, which changes each of them at 8 x 8, 32 x 32 and
+The first three are those from which benchmarks/choices starts at 8 x 8, 32 x 32 and
 64 x 64 pixels.
 """
 
@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# With fewer images, the validation set of early stopping is too small to measure the
-# noise variance that training uses.
-_MIN_IMAGES_TO_STOP = 300
-
-# With fewer images, an epoch has only some steps of 64 images.
-_MIN_IMAGES_OF_LARGE_BATCHES = 1000
+# With fewer images, an epoch has only some steps of 64 images, and the validation set
+# of early stopping is too small to measure the noise variance that training uses.
+_MIN_IMAGES = 300
 
 
 def first_parameters(
@@ -35,7 +32,7 @@ def first_parameters(
         Values of `latent_dim`, `filters`, `hidden_layers`, `batch_size` and
         `early_stopping`.
     """
-    # Each layer halves the sides: two to four pixels remain of 8, 32 and 64.
+    # Each layer halves the sides: two pixels remain of 8, and four of 32 and 64.
     size = max(image_shape[:2])
     if size <= 16:
         latent_dim, filters, hidden_layers = 8, 32, 2
@@ -47,8 +44,8 @@ def first_parameters(
         "latent_dim": latent_dim,
         "filters": filters,
         "hidden_layers": hidden_layers,
-        "batch_size": 64 if n_images >= _MIN_IMAGES_OF_LARGE_BATCHES else 16,
-        "early_stopping": n_images >= _MIN_IMAGES_TO_STOP,
+        "batch_size": 64 if n_images >= _MIN_IMAGES else 16,
+        "early_stopping": n_images >= _MIN_IMAGES,
     }
 
 
@@ -58,7 +55,7 @@ def advice(
     parameters: Mapping[str, Any],
     defaults: Mapping[str, Any],
 ) -> str | None:
-    """Name parameters to try, of those that have their default value.
+    """Name parameters to try, if all of them have their default values.
 
     Parameters
     ----------
@@ -74,12 +71,11 @@ def advice(
     str or None
         A sentence, or None if there is nothing to try.
     """
+    to_try = first_parameters(image_shape, n_images)
     changes = [
-        f"{name}={value}"
-        for name, value in first_parameters(image_shape, n_images).items()
-        if parameters[name] == defaults[name] != value
+        f"{name}={value}" for name, value in to_try.items() if value != defaults[name]
     ]
-    if not changes:
+    if not changes or any(parameters[name] != defaults[name] for name in to_try):
         return None
     height, width, _ = image_shape
     return (

@@ -250,8 +250,8 @@ class ConvVAE(
     verbose : int, default=0
         0 is silent, 1 shows a progress bar (or some ten lines if the output is not a
         terminal), 2 or more prints a line per epoch. Both first print which parameters
-        to try for the size and the number of the images, of those that have their
-        default value.
+        to try for the size and the number of the images, if all of these have their
+        default values.
 
     Attributes
     ----------

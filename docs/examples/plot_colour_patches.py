@@ -22,7 +22,8 @@ names = np.repeat(["china", "flower"], 1000)
 print(X.shape, X.dtype)
 
 # %%
-# Larger images need more layers: each halves height and width.
+# Larger images need more layers: each halves height and width. The picture has patches
+# that the network was fitted to, over the same patches decoded.
 
 vae = ConvVAE(latent_dim=32, filters=16, hidden_layers=3, epochs=15, random_state=0)
 vae.fit(X)

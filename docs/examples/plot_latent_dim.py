@@ -28,8 +28,8 @@ search.best_params_
 # %%
 # The score rises as long as another feature describes the images better than noise
 # does. After that it hardly changes, because latent features that are of no use stay
-# unused: their KL is near zero. Among numbers whose scores differ by less than their
-# spread, the smallest is a good choice.
+# unused: their KL is near zero. The line marks the highest score. Among numbers whose
+# scores differ by less than their spread, a smaller one is as good.
 
 results = search.cv_results_
 numbers = results["param_latent_dim"].data.astype(int)

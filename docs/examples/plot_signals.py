@@ -37,7 +37,7 @@ def heartbeats(n, st_shift=0.0):
     return beats + st_shift * is_raised
 
 
-X = heartbeats(2000)
+X = heartbeats(2500)
 X.shape
 
 # %%

@@ -70,11 +70,15 @@ class GraphFunction:
             np.asarray(arg, spec.dtype.as_numpy_dtype)
             for arg, spec in zip(args, self._signature, strict=True)
         ]
+        config = tf.compat.v1.ConfigProto(
+            allow_soft_placement=tf.config.get_soft_device_placement()
+        )
         # `traced` would catch what a signal handler raises while it binds arguments.
         outputs = tf.raw_ops.StatefulPartitionedCall(
             args=[rows, *arrays, *traced.captured_inputs],
             Tout=[output.dtype for output in traced.outputs],
             f=traced.name,
+            config_proto=config.SerializeToString(),
         )
         return tf.nest.pack_sequence_as(traced.structured_outputs, outputs)
 

@@ -159,10 +159,9 @@ class Trainer:
         return [np.array(variable.numpy()) for variable in self._optimizer_variables]
 
     def _train(self, images: Any, floats: Any, integers: Any) -> Any:
-        low, span, kl_weight, free_bits, noise_factor = tf.unstack(floats[:5])
-        kl_weight, free_bits, noise_factor = (
-            tf.cast(number, tf.float32)
-            for number in (kl_weight, free_bits, noise_factor)
+        low, span = tf.unstack(floats[:2])
+        kl_weight, free_bits, noise_factor = tf.unstack(
+            tf.cast(floats[2:5], tf.float32)
         )
         batch_size, noise_seed, first_step, n_images = tf.unstack(integers)
         sums = floats[5:]

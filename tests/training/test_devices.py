@@ -23,6 +23,9 @@ first = ConvVAE(**TINY).fit(X)
 with tf.device("CPU:1"):
     second = ConvVAE(**TINY).fit(X)
 assert_same_fit(second, first)
+with tf.distribute.OneDeviceStrategy("GPU:0").scope():  # there is none
+    third = ConvVAE(**TINY).fit(X)
+assert_same_fit(third, first)
 
 tf.config.set_soft_device_placement(False)
 with tf.device("GPU:7"):
