@@ -48,39 +48,41 @@ class GraphFunction:
         self._body = body
         self._row_shape = row_shape
         self._signature = signature
-        self._traced: dict[Any, Any] = {}
+        # Concrete functions and their settings.
+        self._traced: dict[Any, tuple[Any, bytes]] = {}
 
     def __call__(self, rows: Any, *args: Any) -> Any:
         """Call with rows (n, *row_shape) and the arguments of the signature."""
         if rows.dtype not in self._traced:
             with lock:
                 if rows.dtype not in self._traced:
-                    self._traced[rows.dtype] = tf.function(
-                        self._body,
-                        input_signature=(
-                            tf.TensorSpec((None, *self._row_shape), rows.dtype),
-                            *self._signature,
-                        ),
-                        autograph=False,
-                    ).get_concrete_function()
-        traced = self._traced[rows.dtype]
+                    self._traced[rows.dtype] = self._trace(rows.dtype)
+        traced, config = self._traced[rows.dtype]
         if tf.inside_function():
             return traced(rows, *args)
         arrays = [
             np.asarray(arg, spec.dtype.as_numpy_dtype)
             for arg, spec in zip(args, self._signature, strict=True)
         ]
-        config = tf.compat.v1.ConfigProto(
-            allow_soft_placement=tf.config.get_soft_device_placement()
-        )
         # `traced` would catch what a signal handler raises while it binds arguments.
         outputs = tf.raw_ops.StatefulPartitionedCall(
             args=[rows, *arrays, *traced.captured_inputs],
             Tout=[output.dtype for output in traced.outputs],
             f=traced.name,
-            config_proto=config.SerializeToString(),
+            config_proto=config,
         )
         return tf.nest.pack_sequence_as(traced.structured_outputs, outputs)
+
+    def _trace(self, dtype: Any) -> tuple[Any, bytes]:
+        """Trace the function, and serialize the host's settings for its calls."""
+        rows = tf.TensorSpec((None, *self._row_shape), dtype)
+        function = tf.function(
+            self._body, input_signature=(rows, *self._signature), autograph=False
+        )
+        config = tf.compat.v1.ConfigProto(
+            allow_soft_placement=tf.config.get_soft_device_placement()
+        )
+        return function.get_concrete_function(), config.SerializeToString()
 
 
 class Network:
