@@ -47,14 +47,14 @@ _MEASURES = {
 # The same of real_images.csv.
 _REAL_MODELS = {"ConvVAE diag": 'ConvVAE, `noise_type="diag"`', "pixels": "all pixels"}
 _REAL_MEASURES = {
-    "log density": ("log density, nats", "{:.0f}"),
-    "MSE": ("squared error", "{:.4f}"),
+    "log density": ("nats", "{:.0f}"),
+    "MSE": ("error", "{:.4f}"),
     "10-NN": ("10-NN", "{:.3f}"),
-    "logistic regression": ("logistic regression", "{:.3f}"),
-    "k-means NMI": ("k-means, NMI", "{:.2f}"),
-    "squared MMD, prior": ("samples, MMD²", "{:z.3f}"),
-    "squared MMD, mixture": ("samples of a mixture, MMD²", "{:z.3f}"),
-    "processor seconds": ("fit, processor seconds", "{:.0f}"),
+    "logistic regression": ("logistic", "{:.3f}"),
+    "k-means NMI": ("NMI", "{:.2f}"),
+    "squared MMD, prior": ("MMD²", "{:z.3f}"),
+    "squared MMD, mixture": ("MMD², mixture", "{:z.3f}"),
+    "processor seconds": ("seconds", "{:.0f}"),
 }
 
 # Workloads of speed.csv, and what they are called.
