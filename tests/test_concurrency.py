@@ -208,11 +208,14 @@ def test_a_thread_that_outlives_the_main_thread_can_go_on(run_python):
     printed = run_python(
         """
 import threading
+import time
 import numpy as np
 from skvae import ConvVAE
 X = np.random.default_rng(0).random((4000, 8, 8))
 def use():
-    threading.main_thread().join()
+    # The main thread ends meanwhile. To join it would race with its end: Python then
+    # waits for no thread (before 3.13).
+    time.sleep(1)
     vae = ConvVAE(2, filters=2, hidden_layers=1, epochs=1).fit(X)
     print(vae.transform(X).shape)
 threading.Thread(target=use).start()
