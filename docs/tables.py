@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
@@ -128,7 +128,7 @@ def _order(model: str) -> int:
 
 
 def real_images(
-    dataset: str, n_images: int, latent_dim: int, measures: Iterable[str]
+    dataset: str, n_images: int, latent_dim: int, measures: tuple[str, ...]
 ) -> Table:
     """All models, as means over the seeds that there are."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -137,7 +137,6 @@ def real_images(
         is_shown = row["latent_dim"] in {"0", str(latent_dim)}  # 0: all pixels
         if is_shown and (row["dataset"], row["training_images"]) == key:
             found[row["model"]][row["measure"]].append(float(row["value"]))
-    measures = list(measures)
     header = ["model", *(_REAL_MEASURES[measure][0] for measure in measures)]
     rows = []
     for model in sorted(found, key=_order):
@@ -223,12 +222,14 @@ TABLES: dict[str, Callable[[], Table]] = {
     "outliers": outliers,
     "quality_digits": lambda: quality("digits"),
     "quality_faces": lambda: quality("faces"),
-    "clothes": lambda: real_images("fashion-mnist", 10_000, 16, _REAL_MEASURES),
+    "clothes": lambda: real_images("fashion-mnist", 10_000, 16, tuple(_REAL_MEASURES)),
     "clothes_in_short": lambda: real_images(
-        "fashion-mnist", 10_000, 16, list(_REAL_MEASURES)[:6]
+        "fashion-mnist", 10_000, 16, tuple(_REAL_MEASURES)[:6]
     ),
-    "more_clothes": lambda: real_images("fashion-mnist", 60_000, 16, _REAL_MEASURES),
-    "patches": lambda: real_images("patches 32 x 32", 1_800, 32, _REAL_MEASURES),
+    "more_clothes": lambda: real_images(
+        "fashion-mnist", 60_000, 16, tuple(_REAL_MEASURES)
+    ),
+    "patches": lambda: real_images("patches 32 x 32", 1_800, 32, tuple(_REAL_MEASURES)),
     "speed": lambda: speed(tuple(_WORKLOADS), tuple(_SIDES)),
     "speed_in_short": lambda: speed(
         (

@@ -60,6 +60,8 @@ class GraphFunction:
         traced, config = self._traced[rows.dtype]
         if tf.inside_function():
             return traced(rows, *args)
+        # Arrays, because an exception of a signal handler in TensorFlow's conversion of
+        # numbers can end the process.
         arrays = [
             np.asarray(arg, spec.dtype.as_numpy_dtype)
             for arg, spec in zip(args, self._signature, strict=True)
