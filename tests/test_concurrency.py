@@ -212,11 +212,13 @@ import time
 import numpy as np
 from skvae import ConvVAE
 X = np.random.default_rng(0).random((4000, 8, 8))
+# Load Keras in the main thread: imports of other libraries fail once it has ended.
+vae = ConvVAE(2, filters=2, hidden_layers=1, epochs=1).fit(X[:100])
 def use():
     # The main thread ends meanwhile. To join it would race with its end: Python then
     # waits for no thread (before 3.13).
     time.sleep(1)
-    vae = ConvVAE(2, filters=2, hidden_layers=1, epochs=1).fit(X)
+    vae.fit(X)
     print(vae.transform(X).shape)
 threading.Thread(target=use).start()
 """
