@@ -61,6 +61,8 @@ _REAL_MEASURES = {
 _WORKLOADS = {
     "train 8x8": "training, 8 x 8",
     "train 32x32": "training, 32 x 32",
+    "train 28x28, 32 filters": "training, 28 x 28, 32 filters",
+    "train 64x64, 32 filters": "training, 64 x 64, 32 filters",
     "train 128x128": "training, 128 x 128",
     "encode 1 row 8x8": "`transform` of 1 image, 8 x 8",
     "encode 1 row 128x128, 21,088,509 weights": (
@@ -235,6 +237,8 @@ TABLES: dict[str, Callable[[], Table]] = {
         (
             "train 8x8",
             "train 32x32",
+            "train 28x28, 32 filters",
+            "train 64x64, 32 filters",
             "train 128x128",
             "encode 1 row 8x8",
             "encode 10000 rows 32x32",

@@ -132,7 +132,7 @@ def _can_fit_partially(estimator: ConvVAE) -> bool:
 
 
 # scikit-learn's decorators have no types; they leave those of a method as they are.
-_validates_parameters: Callable[[_Method], _Method] = _fit_context(
+validates_parameters: Callable[[_Method], _Method] = _fit_context(
     prefer_skip_nested_validation=False
 )
 _without_early_stopping: Callable[[_Method], _Method] = available_if(_can_fit_partially)
@@ -455,7 +455,7 @@ class ConvVAE(
         self.random_state = random_state
         self.verbose = verbose
 
-    @_validates_parameters
+    @validates_parameters
     def fit(self, X: Images, y: object = None, X_val: Images | None = None) -> Self:
         """Fit the model to images.
 
@@ -514,7 +514,7 @@ class ConvVAE(
         return self
 
     @_without_early_stopping
-    @_validates_parameters
+    @validates_parameters
     def partial_fit(self, X: Images, y: object = None) -> Self:
         """Train one more epoch, on X.
 

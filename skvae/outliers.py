@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils import Tags, check_array, check_consistent_length
+from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skvae.data.arrays import as_array, take_rows
 from skvae.data.storage import StoredRows, check_file, is_stored
 from skvae.data.validation import check_out
 from skvae.documentation import CLASS_ADDRESS
-from skvae.estimator import ConvVAE, Images
-from skvae.exceptions import naming
+from skvae.estimator import ConvVAE, Images, validates_parameters
+from skvae.exceptions import naming, warn_user
 from skvae.streams import Stream, draw_seed, stream
 
 # Number of pixels that are decoded at a time for error maps.
@@ -99,6 +99,13 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
     (3, 8, 8)
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "calibration_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    }
+
     # scikit-learn's view of an estimator links there.
     _doc_link_module = "skvae"
     _doc_link_template = CLASS_ADDRESS
@@ -125,6 +132,7 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
         self.calibration_fraction = calibration_fraction
         self.random_state = random_state
 
+    @validates_parameters
     def fit(self, X: Images, y: object = None) -> Self:
         """Fit the estimator, and the threshold on images set aside.
 
@@ -145,8 +153,12 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
             aside, or as in `ConvVAE.fit`. After any error the detector does not change.
         KeyboardInterrupt
             After Ctrl-C. The detector does not change.
+
+        Warns
+        -----
+        UserWarning
+            If fewer than 1 / contamination images are set aside.
         """
-        self._check_parameters()
         seed = draw_seed(self.random_state)
         with naming("X"):
             images = as_array(X)
@@ -162,6 +174,12 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
             msg = "Training was interrupted. The detector has not changed."
             raise KeyboardInterrupt(msg) from error
         scores = estimator.score_samples(_select(images, rows_aside))
+        if len(scores) * self.contamination < 1:
+            warn_user(
+                f"Only {len(scores)} images are set aside for the threshold, fewer "
+                f"than 1 / contamination, so that it is about their lowest score. Use "
+                f"more images, or a larger calibration_fraction or contamination."
+            )
         offset = np.quantile(scores, self.contamination)
         self.estimator_, self.offset_ = estimator, float(offset)
         return self
@@ -284,25 +302,6 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-    def _check_parameters(self) -> None:
-        for name, largest, expected in (
-            ("contamination", 0.5, "above 0 and at most 0.5"),
-            ("calibration_fraction", math.nextafter(1, 0), "between 0 and 1"),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < float(value) <= largest:
-                msg = f"{name} must be a number {expected}, got {value!r}."
-                raise ValueError(msg)
-        is_density = hasattr(self.estimator, "fit") and hasattr(
-            self.estimator, "score_samples"
-        )
-        if self.estimator is not None and not is_density:
-            msg = (
-                f"estimator must be a ConvVAE or None, or have its methods fit and "
-                f"score_samples, got {self.estimator!r}."
-            )
-            raise TypeError(msg)
 
     def _split(self, n_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows to train on and rows to set aside, both in ascending order."""

@@ -81,7 +81,7 @@ def test_nothing_is_advised_when_training_continues(images, capsys):
         ((40, 640), ["--input-shape", "40", "16"], (32, 16, 4, 16, False)),
         ((1400, 6, 6), ["--latent-dim", "3"], (3, 32, 2, 64, True)),
         ((420, 6, 6), ["--filters", "4", "--batch-size", "50"], (8, 4, 2, 50, True)),
-        ((40, 6, 6), ["--outliers", "0.1"], (8, 32, 2, 16, True)),
+        ((40, 6, 6), ["--outliers", "0.2"], (8, 32, 2, 16, True)),
         ((350, 6, 6), ["--outliers", "0.1"], (8, 32, 2, 64, True)),
     ],
 )

@@ -151,6 +151,7 @@ print(json.dumps(in_forks(["fit"])))
 
 
 @pytest.mark.linux
+@pytest.mark.slow
 @pytest.mark.parametrize("imported", ["", "from skvae import ConvVAE"])
 def test_a_fork_off_another_users_tensorflow_says_what_to_do(run_python, imported):
     """skvae has computed nothing, or is imported in the fork only."""

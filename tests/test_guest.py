@@ -50,6 +50,7 @@ for name, setting in {settings!r}.items():
             np.testing.assert_array_equal(plain[name], host[name], err_msg=setting)
 
 
+@pytest.mark.slow
 def test_name_scopes_of_the_host_change_nothing(run_python):
     run_python(
         """
@@ -107,9 +108,9 @@ assert drawn(lambda: None) == drawn(use)
     ("setting", "before", "read", "after"),
     [
         (None, "", "1", None),
-        ("0", "", "0", "0"),
-        ("1", "", "1", "1"),
-        (None, "import tensorflow", None, None),
+        pytest.param("0", "", "0", "0", marks=pytest.mark.slow),
+        pytest.param("1", "", "1", "1", marks=pytest.mark.slow),
+        pytest.param(None, "import tensorflow", None, None, marks=pytest.mark.slow),
     ],
 )
 def test_onednn_is_on_unless_the_host_has_chosen(

@@ -102,7 +102,7 @@ def test_it_is_an_outlier_detector(images, detector):
 
 
 def test_the_default_estimator_stops_early():
-    detector = ConvVAEOutlierDetector(random_state=0).fit(np.eye(30))
+    detector = ConvVAEOutlierDetector(random_state=0).fit(np.eye(60))
     expected = ConvVAE(early_stopping=True, random_state=0).get_params()
     assert detector.estimator_.get_params() == expected
     assert "val_loss" in detector.estimator_.history_
@@ -138,7 +138,8 @@ def test_pipeline_and_search_with_labels():
     keep = (y == 1) | (np.arange(150) % 4 == 0)
     rows, y = rows[keep], y[keep]
     vae = ConvVAE(**{**TINY, "epochs": 20, "filters": 8})
-    pipeline = make_pipeline(MinMaxScaler(), ConvVAEOutlierDetector(vae))
+    detector = ConvVAEOutlierDetector(vae, contamination=0.2)
+    pipeline = make_pipeline(MinMaxScaler(), detector)
     name = "convvaeoutlierdetector__estimator__latent_dim"
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
     search = GridSearchCV(pipeline, {name: [1, 2]}, scoring="roc_auc", cv=folds)
@@ -149,7 +150,8 @@ def test_pipeline_and_search_with_labels():
     is_found = best.predict(rows) == -1
     assert is_found[y == -1].mean() > is_found[y == 1].mean()
 
-    alone = GridSearchCV(tiny_detector(), {"estimator__latent_dim": [1, 2]}, cv=folds)
+    detector = tiny_detector().set_params(contamination=0.2)
+    alone = GridSearchCV(detector, {"estimator__latent_dim": [1, 2]}, cv=folds)
     alone.set_params(scoring="roc_auc").fit(rows / 16, y)
     assert np.isfinite(alone.cv_results_["mean_test_score"]).all()
 
@@ -197,7 +199,7 @@ def test_names_of_columns_are_checked(images, table):
 
 
 @pytest.mark.parametrize(
-    ("fraction", "n_aside"), [(0.2, 14), (0.01, 1), (0.5, 35), (0.999, 69)]
+    ("fraction", "n_aside"), [(0.2, 14), (0.06, 4), (0.5, 35), (0.999, 69)]
 )
 def test_the_threshold_is_from_images_set_aside(images, spy, fraction, n_aside):
     detector = ConvVAEOutlierDetector(
@@ -416,16 +418,16 @@ def test_without_a_seed_fits_differ_and_the_global_state_stays(images):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("contamination", 0, "contamination must be a number above 0 and at most 0.5"),
-        ("contamination", 0.6, "got 0.6"),
-        ("contamination", np.nan, "got nan"),
-        ("contamination", "auto", "got 'auto'"),
-        ("calibration_fraction", 0.0, "must be a number between 0 and 1, got 0.0"),
-        ("calibration_fraction", 1.0, "got 1.0"),
-        ("calibration_fraction", None, "got None"),
-        ("random_state", -1, "random_state must be"),
-        ("random_state", "0", "random_state must be"),
-        ("estimator", MinMaxScaler(), r"estimator must be a ConvVAE.*MinMaxScaler"),
+        ("contamination", 0, r"'contamination'.*range \(0.0, 0.5\]. Got 0 instead"),
+        ("contamination", 0.6, "Got 0.6"),
+        ("contamination", np.nan, "Got nan"),
+        ("contamination", "auto", "Got 'auto'"),
+        ("calibration_fraction", 0.0, r"'calibration_fraction'.*\(0.0, 1.0\). Got 0.0"),
+        ("calibration_fraction", 1.0, "Got 1.0"),
+        ("calibration_fraction", None, "Got None"),
+        ("random_state", -1, "'random_state'"),
+        ("random_state", "0", "'random_state'"),
+        ("estimator", MinMaxScaler(), "'estimator'.*score_samples.*MinMaxScaler"),
         ("estimator", ConvVAE, "instance"),
         ("estimator__latent_dim", 0, "latent_dim"),
     ],
@@ -436,6 +438,15 @@ def test_invalid_parameters_raise_in_fit(images, detector, name, value, message)
     with pytest.raises((ValueError, TypeError), match=message):
         detector.fit(images)
     assert_same_detector(detector, before)
+
+
+def test_fewer_images_set_aside_than_one_outlier_needs_warn(images, detector):
+    """14 of 70 images are set aside."""
+    detector.set_params(contamination=0.07)
+    message = "Only 14 images are set aside for the threshold, fewer than 1 / "
+    with pytest.warns(UserWarning, match=message):
+        detector.fit(images)
+    detector.set_params(contamination=1 / 14).fit(images)
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,25 @@ from skvae import ConvVAE, ConvVAEOutlierDetector
 from skvae.documentation import BASE_ADDRESS
 from skvae.training.callbacks import HAS_CALLBACKS
 
-PARAMETER_SETS = {
-    "defaults": {},
-    "bernoulli": {"likelihood": "bernoulli", "epochs": 2},
-    "mse": {"likelihood": "mse", "last_activation": "linear", "epochs": 2},
-    "early stopping": {"early_stopping": True, "epochs": 2},
-    "one layer": {"hidden_layers": 1, "epochs": 2},
-}
 
-
-@pytest.mark.parametrize("parameters", PARAMETER_SETS.values(), ids=PARAMETER_SETS)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        pytest.param({}, id="defaults"),
+        pytest.param({"early_stopping": True, "epochs": 2}, id="early stopping"),
+        pytest.param({"hidden_layers": 1, "epochs": 2}, id="one layer"),
+        pytest.param(
+            {"likelihood": "bernoulli", "epochs": 2},
+            id="bernoulli",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"likelihood": "mse", "last_activation": "linear", "epochs": 2},
+            id="mse",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
 def test_check_estimator_passes_with_no_check_skipped(parameters, monkeypatch):
     # Without it scikit-learn skips a check that numpy input can pass.
     monkeypatch.setitem(os.environ, "SCIPY_ARRAY_API", "1")

@@ -26,7 +26,7 @@ def machine_lines() -> list[str]:
     """Date, processor and versions as comment lines "# name: value"."""
     facts = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
@@ -37,7 +37,7 @@ def machine_lines() -> list[str]:
     return [f"# {name}: {value}" for name, value in facts.items()]
 
 
-def _processor() -> str:
+def processor() -> str:
     """Model of the processor; systems other than Linux give the architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():

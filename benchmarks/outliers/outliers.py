@@ -9,10 +9,11 @@ curve (AUC) of its scores on test images, normal and odd:
    all ten classes are in the test set. At most 10,000 training images of the normal
    classes are used, and with --all also all of them.
 
-For ConvVAEOutlierDetector there are also the parts of the normal and of the odd test
+ConvVAEOutlierDetector has one noise variance for all pixels, or one for each ("diag").
+For it there are also the parts of the normal and of the odd test
 images that `predict` finds; of the normal ones it should be `contamination`, 0.1.
 
-Usage (about half an hour on 2 cores, and more with --all):
+Usage (about 45 minutes on 2 cores, and more with --all):
 
     pip install -e '.[benchmarks]'
     python benchmarks/outliers/outliers.py FOLDER [--all]
@@ -74,6 +75,11 @@ VAES: dict[str, dict[str, Any]] = {
         "n_iter_no_change": 50,
     },
     "fashion": {"latent_dim": 8, "filters": 16, "hidden_layers": 3, "epochs": 15},
+}
+# Names in the results, and noise types.
+OWN_MODELS = {
+    "ConvVAEOutlierDetector": "spherical",
+    "ConvVAEOutlierDetector, diag": "diag",
 }
 N_COMPONENTS = {"digits": 8, "faces": 16, "fashion": 32}
 
@@ -183,23 +189,25 @@ def measured(task: Task) -> Iterator[Row]:
         n_train = len(task.train)
         return (task.dataset, task.normal, n_train, task.seed, model, measure, value)
 
-    vae = ConvVAE(**VAES[task.dataset], early_stopping=True)
-    detector = ConvVAEOutlierDetector(vae, random_state=task.seed).fit(task.train)
-    name = "ConvVAEOutlierDetector"
-    models = [(name, detector.score_samples), *fitted_scores(task)]
-    for model, score in models:
+    detectors = {}
+    for name, noise_type in OWN_MODELS.items():
+        parameters = VAES[task.dataset] | {"noise_type": noise_type}
+        vae = ConvVAE(**parameters, early_stopping=True)
+        detector = ConvVAEOutlierDetector(vae, random_state=task.seed)
+        detectors[name] = detector.fit(task.train)
+    own = {name: detector.score_samples for name, detector in detectors.items()}
+    for model, score in (*own.items(), *fitted_scores(task)):
         normal = score(task.normal_test)
-        is_detector = model == name
-        if is_detector:
-            part = float((normal < detector.offset_).mean())
+        if model in detectors:
+            part = float((normal < detectors[model].offset_).mean())
             yield row(model, "normal found", part)
         for kind, images in task.odd_test.items():
             odd = score(images)
             is_normal = np.repeat([1, 0], [len(normal), len(odd)])
             auc = roc_auc_score(is_normal, np.concatenate([normal, odd]))
             yield row(model, f"AUC, {kind}", float(auc))
-            if is_detector:
-                part = float((odd < detector.offset_).mean())
+            if model in detectors:
+                part = float((odd < detectors[model].offset_).mean())
                 yield row(model, f"{kind} found", part)
 
 
@@ -259,13 +267,13 @@ def draw_picture(results: list[Row], path: Path) -> None:
         figsize=(2 + 1.4 * len(columns), 5), layout="constrained"
     )
     for i, model in enumerate(models):
-        is_own = i == 0
+        is_own = model in OWN_MODELS
         axis.plot(
             [by_model[model] for by_model in columns.values()],
             ls="",
-            marker="o" if is_own else "_v^<>sd"[i - 1],
+            marker="o*_v^<>sd"[i],
             ms=9 if is_own else 6,
-            color="C3" if is_own else f"C{i + 3}",
+            color="C3" if is_own else f"C{i + 2}",
             label=model,
         )
     axis.set_xticks(range(len(columns)), labels, fontsize=8)

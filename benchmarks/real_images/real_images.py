@@ -29,7 +29,8 @@ FOLDER has four files such as train-images-idx3-ubyte.gz (Fashion-MNIST:
 https://github.com/zalandoresearch/fashion-mnist; Debian's package
 dataset-fashion-mnist has them, too). The script writes real_images.csv and pictures to
 its own folder, and prints means. What is in real_images.csv already is not computed
-again, so an interrupted run continues.
+again, so an interrupted run continues, also on another machine. Each row has the
+processor, on which the times depend.
 
 A seed selects the training images, and is that of all models. The VAEs have the same
 network and the same number of epochs, and keep the weights of the best epoch on a tenth
@@ -69,7 +70,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.common.idx import read_images_and_labels
-from benchmarks.common.machine import machine_lines
+from benchmarks.common.machine import machine_lines, processor
 from benchmarks.common.samples import (
     nearest_neighbour_accuracy,
     ppca_samples,
@@ -126,6 +127,7 @@ COLUMNS = (
     "model",
     "measure",
     "value",
+    "processor",
 )
 # (dataset, training_images, latent_dim, seed, model) of one fit.
 Fit = tuple[str, int, int, int, str]
@@ -514,15 +516,14 @@ def read_results(path: Path) -> dict[Fit, Measures]:
     """Read the csv file, or start one."""
     if not path.exists():
         with path.open("w", newline="") as file:
-            file.writelines(f"{line}\n" for line in machine_lines())
+            file.writelines(f"{line}\n" for line in version_lines())
             csv.writer(file, lineterminator="\n").writerow(COLUMNS)
     results: dict[Fit, Measures] = defaultdict(dict)
     with path.open(newline="") as file:
         lines = file.readlines()
     head = [line.strip() for line in lines if line.startswith("#")]
-    # The first line is the date.
-    if head[1:] != machine_lines()[1:]:
-        sys.exit(f"{path} is from another machine or other versions. Move it away.")
+    if head != version_lines():
+        sys.exit(f"{path} is of other versions. Move it away.")
     for row in csv.DictReader(lines[len(head) :]):
         fit = (
             row["dataset"],
@@ -540,7 +541,16 @@ def append_results(path: Path, name: Fit, result: Measures) -> None:
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         for measure, value in result.items():
-            writer.writerow([*name, measure, f"{value:.6g}"])
+            writer.writerow([*name, measure, f"{value:.6g}", processor()])
+
+
+def version_lines() -> list[str]:
+    """Versions, for the head of the csv file."""
+    return [
+        line
+        for line in machine_lines()
+        if not line.startswith(("# date", "# processor", "# cores"))
+    ]
 
 
 def print_table(results: dict[Fit, Measures]) -> None:

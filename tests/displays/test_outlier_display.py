@@ -15,7 +15,8 @@ from skvae import ConvVAE, ConvVAEOutlierDetector, OutlierDisplay
 
 
 def fit_detector(X):
-    return ConvVAEOutlierDetector(ConvVAE(**TINY), random_state=0).fit(X)
+    vae = ConvVAE(**TINY)
+    return ConvVAEOutlierDetector(vae, contamination=0.5, random_state=0).fit(X)
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS)

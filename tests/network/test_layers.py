@@ -111,6 +111,7 @@ def test_blocks_have_the_fewest_multiplications(n_channels, length):
     assert layers._block_length(3, n_channels) == length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["0", "1"])
 def test_whether_tensorflow_has_onednn_is_what_it_says_itself(setting, run_python):
     """It says so, where it does, in its log as it is imported."""

@@ -116,7 +116,9 @@ def test_keras_models_are_independent_of_the_estimator(fitted, images):
     np.testing.assert_array_equal(fitted.transform(images), before)
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (7, 5, 3)])
+@pytest.mark.parametrize(
+    "shape", [(8, 8), pytest.param((7, 5, 3), marks=pytest.mark.slow)]
+)
 def test_keras_models_are_saved_and_load_safely_in_a_fresh_process(
     run_python, tmp_path, shape
 ):

@@ -103,6 +103,7 @@ except RuntimeError as error:
     assert "Restart Python and call skvae.configure_threads before" in error
 
 
+@pytest.mark.slow
 def test_all_cores_are_configured_by_default(run_python):
     printed = run_python(
         """
@@ -120,6 +121,7 @@ def test_what_is_no_number_of_threads_is_refused(n_threads):
         configure_threads(n_threads)
 
 
+@pytest.mark.slow
 def test_the_command_line_gives_each_operation_one_thread(run_python):
     printed = run_python(
         """
