@@ -145,9 +145,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--outliers",
         type=_contamination,
-        metavar="PART",
-        help="name the oddest images, and show them in the picture; the model is a "
-        "detector that finds this part of images like these (0.05, for instance)",
+        metavar="CONTAMINATION",
+        help=f"name the {_N_SHOWN} oddest images, and show them in the picture. The "
+        "model is a detector. Of new images of the same kind it finds this part, 0.05 "
+        "for instance, and of the images given a smaller one",
     )
     parser.add_argument(
         "--input-shape",
@@ -335,6 +336,9 @@ def _muted_stderr() -> Iterator[None]:
 def _split(
     images: _Images, random_state: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    if images.X.shape[:1] < (3,):  # a single number has no length
+        msg = f"at least 3 images are needed, one of them to hold out: {images.name}"
+        raise ValueError(msg)
     if images.y is None:
         train, test = train_test_split(images.X, random_state=random_state)
         return train, test, None, None
@@ -366,12 +370,13 @@ def _find_outliers(vae: ConvVAE, images: _Images, options: argparse.Namespace) -
     _fit(detector, images.X, options.model)
     scores = detector.score_samples(images.X)
     oddest = np.argsort(scores, kind="stable")[:_N_SHOWN]
-    print(f"{'oddest images':<40} {'score':>10}")
+    above = scores - detector.offset_
+    print(f"{'oddest images':<40} {'score':>10} {'- threshold':>12}")
     for i in oddest:
         name = f"row {i}" if images.paths is None else str(images.paths[i])
-        print(f"{name:<40} {scores[i]:>10.2f}")
-    n_found = np.count_nonzero(scores < detector.offset_)
-    print(f"{n_found} images are below the threshold of {detector.offset_:.2f}")
+        print(f"{name:<40} {scores[i]:>10.2f} {above[i]:>12.2f}")
+    n_found = np.count_nonzero(above < 0)
+    print(f"below the threshold of {detector.offset_:.2f}: {n_found} images")
     _save_oddest(detector, images.X[oddest], options.picture)
     print(f"picture  {options.picture}  (oddest images, the same decoded, errors)")
     _print_model(detector, options.model)

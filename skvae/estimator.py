@@ -13,11 +13,9 @@ from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    _fit_context,
     clone,
 )
 from sklearn.utils import Tags, check_scalar
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
 
@@ -49,6 +47,15 @@ from skvae.data.value_range import (
 )
 from skvae.documentation import CLASS_ADDRESS
 from skvae.exceptions import PosteriorCollapseWarning, naming, warn_user
+from skvae.parameters import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    HasMethods,
+    Interval,
+    StrOptions,
+    validates_parameters,
+)
 from skvae.persistence import state as saved
 from skvae.serving.sampler import draw_latents
 from skvae.streams import Stream, draw_seed, stream
@@ -63,14 +70,6 @@ if TYPE_CHECKING:
     from skvae.serving.sessions import FittedNetwork
 
 Images: TypeAlias = ArrayLike | StoredArray
-
-_COUNT = Interval(Integral, 1, None, closed="left")
-# Graphs compute in float32. The bounds are float64: Python's floats would be cast to a
-# float16 that is compared with them, and overflow.
-_FLOAT32 = np.finfo(np.float32)
-_TINY, _MAX = np.float64(_FLOAT32.tiny), np.float64(_FLOAT32.max)
-_NOT_NEGATIVE = Interval(Real, 0, _MAX, closed="both")
-_POSITIVE = Interval(Real, _TINY, _MAX, closed="both")
 
 # numpy and TensorFlow count in 64 and 32 bits.
 _MAX_COUNT = 2**31 - 1
@@ -132,9 +131,6 @@ def _can_fit_partially(estimator: ConvVAE) -> bool:
 
 
 # scikit-learn's decorators have no types; they leave those of a method as they are.
-validates_parameters: Callable[[_Method], _Method] = _fit_context(
-    prefer_skip_nested_validation=False
-)
 _without_early_stopping: Callable[[_Method], _Method] = available_if(_can_fit_partially)
 
 
@@ -348,25 +344,25 @@ class ConvVAE(
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "latent_dim": [_COUNT],
-        "filters": [_COUNT],
+        "latent_dim": [COUNT],
+        "filters": [COUNT],
         "hidden_layers": [Interval(Integral, 1, MAX_HIDDEN_LAYERS, closed="both")],
-        "kernel_size": [_COUNT],
+        "kernel_size": [COUNT],
         "input_shape": [tuple, list, None],
         "last_activation": [StrOptions(set(ACTIVATIONS))],
         "likelihood": [StrOptions(set(LIKELIHOODS))],
         "noise_type": [StrOptions(set(NOISE_TYPES))],
-        "beta": [_NOT_NEGATIVE],
+        "beta": [NOT_NEGATIVE],
         "kl_warmup_epochs": [Interval(Integral, 0, None, closed="left")],
-        "free_bits": [_NOT_NEGATIVE],
-        "epochs": [_COUNT],
-        "batch_size": [_COUNT],
-        "learning_rate": [_POSITIVE],
+        "free_bits": [NOT_NEGATIVE],
+        "epochs": [COUNT],
+        "batch_size": [COUNT],
+        "learning_rate": [POSITIVE],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [_COUNT],
-        "tol": [_NOT_NEGATIVE],
+        "n_iter_no_change": [COUNT],
+        "tol": [NOT_NEGATIVE],
         "value_range": [StrOptions({"auto"}), tuple, list],
         "sampler": [HasMethods(["fit", "sample", "get_params", "set_params"]), None],
         "dtype_policy": [StrOptions(set(DTYPE_POLICIES))],

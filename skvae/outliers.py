@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -10,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils import Tags, check_array, check_consistent_length
-from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skvae.data.arrays import as_array, take_rows
 from skvae.data.storage import StoredRows, check_file, is_stored
 from skvae.data.validation import check_out
 from skvae.documentation import CLASS_ADDRESS
-from skvae.estimator import ConvVAE, Images, validates_parameters
+from skvae.estimator import ConvVAE, Images
 from skvae.exceptions import naming, warn_user
+from skvae.parameters import Interval, validates_parameters
 from skvae.streams import Stream, draw_seed, stream
 
 # Number of pixels that are decoded at a time for error maps.
@@ -45,7 +46,7 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
         some ten times as many to be accurate.
     calibration_fraction : float, default=0.2
         Proportion of training images to set aside for the threshold, in the range
-        (0, 1).
+        (0, 1). Their number is rounded down, but at least 1.
     random_state : int, RandomState instance or None, default=None
         Seed of the images set aside, and of the estimator. None draws a new seed in
         each `fit`. Global random states are neither used nor changed.
@@ -100,7 +101,7 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "estimator": [ConvVAE, None],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "calibration_fraction": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
@@ -174,12 +175,6 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
             msg = "Training was interrupted. The detector has not changed."
             raise KeyboardInterrupt(msg) from error
         scores = estimator.score_samples(_select(images, rows_aside))
-        if len(scores) * self.contamination < 1:
-            warn_user(
-                f"Only {len(scores)} images are set aside for the threshold, fewer "
-                f"than 1 / contamination, so that it is about their lowest score. Use "
-                f"more images, or a larger calibration_fraction or contamination."
-            )
         offset = np.quantile(scores, self.contamination)
         self.estimator_, self.offset_ = estimator, float(offset)
         return self
@@ -312,6 +307,15 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
                 f"Give at least 2, and some hundred for a threshold that holds."
             )
             raise ValueError(msg)
+        # 1 / (1 / 49) is just above 49 in floating point.
+        n_needed = math.ceil(round(1 / self.contamination, 6))
+        if n_aside < n_needed:
+            n_wanted = math.ceil(n_needed / self.calibration_fraction)
+            warn_user(
+                f"The threshold is about the lowest score of the images set aside, "
+                f"which are {n_aside} of {n_images}, fewer than 1 / contamination. "
+                f"Give at least {n_wanted} images, or a larger contamination."
+            )
         order = stream(seed, Stream.CALIBRATION_SPLIT).permutation(n_images)
         return np.sort(order[n_aside:]), np.sort(order[:n_aside])
 
@@ -319,7 +323,7 @@ class ConvVAEOutlierDetector(OutlierMixin, BaseEstimator):
         if self.estimator is None:
             return ConvVAE(early_stopping=True, random_state=seed)
         estimator = clone(self.estimator)
-        if getattr(estimator, "random_state", seed) is None:
+        if estimator.random_state is None:
             estimator.set_params(random_state=seed)
         return estimator
 

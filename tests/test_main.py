@@ -133,7 +133,10 @@ def test_outliers_of_a_file_are_named(skvae_command, tmp_path):
     detector = joblib.load(tmp_path / "skvae.joblib")
     assert detector.contamination == 0.2
     n_found = (detector.predict(X) == -1).sum()
-    assert f"{n_found} images are below the threshold" in lines[first + 13]
+    assert lines[first + 13].endswith(f": {n_found} images")
+    above = [float(line[3]) for line in named]
+    expected = np.sort(detector.decision_function(X))[:12]
+    np.testing.assert_allclose(above, expected, atol=0.005)
     assert (tmp_path / "skvae.png").read_bytes().startswith(b"\x89PNG")
     assert "ConvVAEOutlierDetector" in lines[-1]
 
@@ -165,6 +168,8 @@ def test_invalid_arguments_exit_with_a_message(skvae_command, tmp_path):
     np.save(tmp_path / "nan.npy", np.full((9, 4), np.nan))
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
     (tmp_path / "text.npy").write_text("no array")
+    np.save(tmp_path / "two.npy", np.zeros((2, 8, 8)))
+    np.save(tmp_path / "number.npy", np.zeros(()))
     (tmp_path / "empty").mkdir()
     for arguments, message in [
         (["missing.npy"], "missing.npy"),
@@ -172,6 +177,8 @@ def test_invalid_arguments_exit_with_a_message(skvae_command, tmp_path):
         (["two.npz"], "the images must be named X"),
         (["text.npy"], "text.npy"),
         (["empty"], "empty has no picture"),
+        (["two.npy"], "at least 3 images are needed"),
+        (["number.npy"], "at least 3 images are needed"),
         (["--latent-dim", "0"], "latent_dim"),
         (["--picture", "no/such/folder.png", *QUICK], "no/such"),
         (["--picture", "p.xyz", *QUICK], "p.xyz"),

@@ -17,6 +17,7 @@ from sklearn.base import clone, is_outlier_detector
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError, SkipTestWarning
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -211,6 +212,14 @@ def test_the_threshold_is_from_images_set_aside(images, spy, fraction, n_aside):
     both = [image.tobytes() for image in (*fitted_on, *aside)]
     assert sorted(both) == sorted(image.tobytes() for image in images)
     assert detector.offset_ == np.quantile(scores, 0.3)
+
+
+def test_at_least_one_image_is_set_aside(images, spy):
+    detector = ConvVAEOutlierDetector(spy, calibration_fraction=0.001)
+    with pytest.warns(UserWarning, match="1 of 70"):
+        detector.fit(images)
+    ((aside, _),) = Spy.scored
+    assert len(aside) == 1
 
 
 def blobs(n, seed):
@@ -427,8 +436,9 @@ def test_without_a_seed_fits_differ_and_the_global_state_stays(images):
         ("calibration_fraction", None, "Got None"),
         ("random_state", -1, "'random_state'"),
         ("random_state", "0", "'random_state'"),
-        ("estimator", MinMaxScaler(), "'estimator'.*score_samples.*MinMaxScaler"),
-        ("estimator", ConvVAE, "instance"),
+        ("estimator", KernelDensity(), "'estimator'.*ConvVAE.*KernelDensity"),
+        ("estimator", make_pipeline(ConvVAE()), "'estimator'.*ConvVAE.*Pipeline"),
+        ("estimator", ConvVAE, "'estimator'.*instance"),
         ("estimator__latent_dim", 0, "latent_dim"),
     ],
 )
@@ -443,10 +453,18 @@ def test_invalid_parameters_raise_in_fit(images, detector, name, value, message)
 def test_fewer_images_set_aside_than_one_outlier_needs_warn(images, detector):
     """14 of 70 images are set aside."""
     detector.set_params(contamination=0.07)
-    message = "Only 14 images are set aside for the threshold, fewer than 1 / "
+    message = "14 of 70, fewer than 1 / contamination. Give at least 75 images"
     with pytest.warns(UserWarning, match=message):
         detector.fit(images)
     detector.set_params(contamination=1 / 14).fit(images)
+
+
+@pytest.mark.parametrize("n", [49, 98, 103])
+def test_as_many_images_set_aside_as_needed_do_not_warn(images, n):
+    """1 / (1 / n) is above n in floating point."""
+    X = np.tile(images, (4, 1, 1))[: 2 * n]
+    detector = tiny_detector().set_params(calibration_fraction=0.5)
+    detector.set_params(contamination=1 / n).fit(X)
 
 
 @pytest.mark.parametrize(
@@ -457,7 +475,7 @@ def test_fewer_images_set_aside_than_one_outlier_needs_warn(images, detector):
         (np.ones(5), "X"),
         (3, "X"),
         ([["a"] * 4] * 5, "X"),
-        (np.ones((5, 2, 2, 1, 1)), "5D array"),
+        (np.ones((50, 2, 2, 1, 1)), "5D array"),
         (np.full((5, 4), np.inf), "X contains infinity"),
     ],
 )
@@ -468,7 +486,7 @@ def test_invalid_images_raise(detector, X, message):
     assert_same_detector(detector, before)
 
 
-@pytest.mark.parametrize("shape", [(0, 8, 8), (5, 0, 8), (1, 8, 8), ()])
+@pytest.mark.parametrize("shape", [(0, 8, 8), (50, 0, 8), (1, 8, 8), ()])
 def test_invalid_out_of_core_images_raise(shape):
     with pytest.raises((ValueError, TypeError), match="X"):
         tiny_detector().fit(Slices(np.ones(shape)))

@@ -9,7 +9,7 @@ import pytest
 from pages import PAGES, ROOT, scripts
 
 import skvae
-from skvae.data.pictures import read_pictures
+from skvae.data.pictures import picture_paths, read_pictures
 from skvae.exceptions import PosteriorCollapseWarning
 
 README = ROOT / "README.md"
@@ -76,6 +76,7 @@ def test_the_reference_has_every_public_name_with_an_example():
     names = [name for name in skvae.__all__ if name != "__version__"]
     listed = re.findall(r"^   (\w[\w.]*)$", reference, re.M)
     others = {
+        "data.pictures.picture_paths": picture_paths,
         "data.pictures.read_pictures": read_pictures,
         "exceptions.PosteriorCollapseWarning": PosteriorCollapseWarning,
     }

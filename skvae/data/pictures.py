@@ -61,6 +61,10 @@ def read_pictures(
     ValueError
         If no file can be read.
 
+    See Also
+    --------
+    picture_paths : Files of the images.
+
     Warns
     -----
     UserWarning
@@ -77,10 +81,6 @@ def read_pictures(
     >>> images.shape, left_out
     ((1, 48, 64, 3), {})
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        msg = f"{folder} is not a folder."
-        raise NotADirectoryError(msg)
     paths = picture_paths(folder)
     height, width = size
     images = np.empty((len(paths), height, width, 1 if is_grey else 3), np.uint8)
@@ -111,8 +111,41 @@ def read_pictures(
     return images[:n_images], left_out
 
 
-def picture_paths(folder: Path) -> list[Path]:
-    """Files that `read_pictures` reads or leaves out, in the order of its images."""
+def picture_paths(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the files that `read_pictures` reads or leaves out.
+
+    Parameters
+    ----------
+    folder : str or path-like
+
+    Returns
+    -------
+    paths : list of Path
+        In the order of the images that `read_pictures` returns.
+
+    Raises
+    ------
+    NotADirectoryError
+        If `folder` is not a folder.
+
+    Examples
+    --------
+    Without the files that are left out, row i of the images is that of path i:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from skvae.data.pictures import picture_paths, read_pictures
+    >>> Path("photos").mkdir()
+    >>> Image.new("RGB", (200, 150), "red").save("photos/red.png")
+    >>> _ = Path("photos/notes.txt").write_text("not a picture")
+    >>> images, left_out = read_pictures("photos", (48, 64), is_grey=False)
+    >>> [path.name for path in picture_paths("photos") if path not in left_out]
+    ['red.png']
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        msg = f"{folder} is not a folder."
+        raise NotADirectoryError(msg)
     return sorted(path for path in folder.rglob("*") if _is_wanted(path, folder))
 
 

@@ -24,8 +24,8 @@ from skvae.outliers import ConvVAEOutlierDetector
 if TYPE_CHECKING:
     from skvae.estimator import Images
 
-# Height of the scores below the images, in inches.
-_SCORES_HEIGHT = 0.5
+# Height of the text below the images, and of each character of the scores, in inches.
+_TEXT_HEIGHT, _CHARACTER_HEIGHT = 0.35, 0.07
 
 
 class OutlierDisplay:
@@ -59,8 +59,9 @@ class OutlierDisplay:
 
     Notes
     -----
-    Colours are as in `ReconstructionDisplay`. The mean of an error map over the
-    channels is plotted, from 0 in black to the highest of all maps in white.
+    The score minus the threshold, in nats, is negative for outliers. Colours are as in
+    `ReconstructionDisplay`. The mean of an error map over the channels is plotted, from
+    0 in black to the highest of all maps in white.
 
     Examples
     --------
@@ -101,7 +102,7 @@ class OutlierDisplay:
         cmap: Any = "gray",
         im_kwargs: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Plot a column for each image, with its score below.
+        """Plot a column for each image, with its score minus the threshold below.
 
         Parameters
         ----------
@@ -135,18 +136,18 @@ class OutlierDisplay:
             im_kwargs=im_kwargs,
         )
         self.ax_ = self.im_.axes
+        # Scores of large images differ in digits that a score alone would not show.
+        labels = [_in_nats(score - self.threshold) for score in self.scores]
         self.ax_.set_xticks(
-            tile_centres(n, width, gap_x),
-            [f"{score:.4g}" for score in self.scores],
-            rotation=90,
-            fontsize="small",
+            tile_centres(n, width, gap_x), labels, rotation=90, fontsize="small"
         )
         self.ax_.set_xlabel(
-            f"original over decoded over error, scores (threshold {self.threshold:.4g})"
+            f"original over decoded over error,\n"
+            f"score minus the threshold of {_in_nats(self.threshold)}"
         )
         self.figure_ = self.ax_.figure
         if ax is None:
-            _make_room_for_scores(self.ax_)
+            _make_room_for_scores(self.ax_, max(map(len, labels)))
         return self
 
     def _errors_as_images(self) -> np.ndarray:
@@ -221,7 +222,14 @@ class OutlierDisplay:
         return display.plot(ax, cmap=cmap, im_kwargs=im_kwargs)
 
 
-def _make_room_for_scores(ax: Any) -> None:
+def _in_nats(score: float) -> str:
+    return f"{score:.1f}" if 0.1 <= abs(score) < 1e6 else f"{score:.2g}"
+
+
+def _make_room_for_scores(ax: Any, n_characters: int) -> None:
     """Enlarge a new figure, below the images."""
     ax.set_anchor("N")
-    ax.figure.set_figheight(ax.figure.get_figheight() + _SCORES_HEIGHT)
+    height = _TEXT_HEIGHT + _CHARACTER_HEIGHT * n_characters
+    ax.figure.set_figheight(ax.figure.get_figheight() + height)
+    # The constrained layout of images and rotated text settles at the second drawing.
+    ax.figure.draw_without_rendering()

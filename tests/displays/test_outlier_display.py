@@ -87,12 +87,32 @@ def test_errors_of_colours_are_grey_and_opaque():
         assert (errors[..., 3] == 1).all()
 
 
-def test_scores_and_threshold_are_written(images, detector):
+def test_scores_minus_the_threshold_are_written(images, detector):
     display = OutlierDisplay.from_estimator(detector, images, n_samples=4)
     labels = [label.get_text() for label in display.ax_.get_xticklabels()]
-    np.testing.assert_allclose([float(x) for x in labels], display.scores, rtol=1e-3)
+    differences = display.scores - detector.offset_
+    np.testing.assert_allclose([float(x) for x in labels], differences, atol=0.05)
     np.testing.assert_array_equal(display.ax_.get_xticks(), 3.5 + 9 * np.arange(4))
-    assert f"threshold {detector.offset_:.4g}" in display.ax_.get_xlabel()
+    label = display.ax_.get_xlabel()
+    assert f"minus the threshold of {detector.offset_:.1f}" in label
+
+
+@pytest.mark.parametrize("scale", [1, 1e4, 1e9])
+@pytest.mark.parametrize("n", [1, 10])
+def test_scores_of_any_size_are_inside_the_figure_when_it_is_first_drawn(scale, n):
+    images = np.zeros((n, 24, 36, 1))
+    display = OutlierDisplay(
+        *3 * [images],
+        scores=-scale * np.linspace(9, 1, n),
+        threshold=-5.0 * scale,
+        value_range=(0, 1),
+    )
+    figure = display.plot().figure_
+    figure.canvas.draw()
+    label = display.ax_.xaxis.label.get_window_extent()
+    assert label.y0 >= 0
+    box = figure.get_tightbbox()
+    assert min(box.x0, box.y0) >= 0
 
 
 def test_a_perfect_reconstruction_has_no_errors():
