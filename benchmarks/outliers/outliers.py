@@ -10,8 +10,8 @@ curve (AUC) of its scores on test images, normal and odd:
    classes are used, and with --all also all of them.
 
 ConvVAEOutlierDetector has one noise variance for all pixels, or one for each ("diag").
-For it there are also the parts of the normal and of the odd test
-images that `predict` finds; of the normal ones it should be `contamination`, 0.1.
+For it there are also the parts of the normal and of the odd test images that `predict`
+finds; of the normal ones it should be `contamination`, 0.1.
 
 Usage (about 45 minutes on 2 cores, and more with --all):
 
