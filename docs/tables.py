@@ -92,12 +92,13 @@ _SIDES = {
     "ONNX Runtime": ("ONNX Runtime",),
 }
 
+# Normal images, and those that are odd.
 _NORMAL = {
     ("digits", "0-8"): ("digits 0 to 8", "nines"),
-    ("faces", "faces"): ("75 faces", "non-faces"),
-    ("fashion", "0"): ("Fashion-MNIST, class 0", "other classes"),
-    ("fashion", "0-2"): ("Fashion-MNIST, classes 0 to 2", "other classes"),
-    ("fashion", "0-6"): ("Fashion-MNIST, classes 0 to 6", "other classes"),
+    ("faces", "faces"): ("faces", "non-faces"),
+    ("fashion", "0"): ("clothes of class 0", "other classes"),
+    ("fashion", "0-2"): ("clothes of classes 0 to 2", "other classes"),
+    ("fashion", "0-6"): ("clothes of classes 0 to 6", "other classes"),
 }
 
 
@@ -185,23 +186,25 @@ def _means(found: dict[str, list[float]], measures: tuple[str, ...]) -> list[str
 
 def outliers() -> Table:
     """Area under the ROC curve, mean over the seeds, of detectors on pixels."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for row in _read("outliers/outliers.csv"):
-        key = (row["dataset"], row["normal"])
-        odd = _NORMAL[key][1]
+        odd = _NORMAL[row["dataset"], row["normal"]][1]
         is_plain = not row["model"].startswith("PCA") or row["model"].endswith("error")
         if row["measure"] == f"AUC, {odd}" and is_plain:
             model = "PCA's error" if row["model"].startswith("PCA") else row["model"]
+            key = row["dataset"], row["normal"], row["training_images"]
             found[key][model].append(float(row["value"]))
     models = list(next(iter(found.values())))
     names = [model.replace("ConvVAEOutlierDetector", "ConvVAE") for model in models]
-    rows = [
-        [*_NORMAL[key], *(f"{mean(of_model[model]):.3f}" for model in models)]
-        for key, of_model in found.items()
-    ]
-    return [["normal images", "odd images", *names], *rows]
+    rows = []
+    for (dataset, normal, n_images), of_model in found.items():
+        kind, odd = _NORMAL[dataset, normal]
+        values = [of_model.get(model) for model in models]
+        cells = [f"{mean(each):.3f}" if each else "" for each in values]
+        rows.append([f"{int(n_images):,} {kind}", odd, *cells])
+    return [["normal images to train on", "odd images", *names], *rows]
 
 
 def speed(workloads: tuple[str, ...], sides: tuple[str, ...]) -> Table:

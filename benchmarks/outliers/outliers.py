@@ -7,7 +7,8 @@ curve (AUC) of its scores on test images, normal and odd:
 2. faces of scikit-image's subset of LFW (25 x 25); its non-faces are odd;
 3. Fashion-MNIST (28 x 28): class 0, classes 0 to 2 or classes 0 to 6 are normal, and
    all ten classes are in the test set. At most 10,000 training images of the normal
-   classes are used, and with --all also all of them.
+   classes are used, and with --all also all of them. OneClassSVM and
+   LocalOutlierFactor take too long for more than 10,000.
 
 ConvVAEOutlierDetector has one noise variance for all pixels, or one for each ("diag").
 For it there are also the parts of the normal and of the odd test images that `predict`
@@ -166,11 +167,11 @@ def fitted_scores(task: Task) -> Iterator[tuple[str, Callable[[np.ndarray], Any]
         return -((pca.inverse_transform(pca.transform(X)) - X) ** 2).sum(axis=1)
 
     yield f"PCA({n}) error", negative_pca_error
-    for detector in (
-        IsolationForest(random_state=task.seed),
-        OneClassSVM(),
-        LocalOutlierFactor(novelty=True),
-    ):
+    detectors: list[Any] = [IsolationForest(random_state=task.seed)]
+    if len(train) <= MAX_TRAINING_IMAGES:
+        # Their time grows with the square of the number of images.
+        detectors += [OneClassSVM(), LocalOutlierFactor(novelty=True)]
+    for detector in detectors:
         name = type(detector).__name__
         fitted = detector.fit(train)
         yield name, lambda images, fitted=fitted: fitted.score_samples(rows(images))
