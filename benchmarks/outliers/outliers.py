@@ -270,7 +270,7 @@ def draw_picture(results: list[Row], path: Path) -> None:
     for i, model in enumerate(models):
         is_own = model in OWN_MODELS
         axis.plot(
-            [by_model[model] for by_model in columns.values()],
+            [by_model.get(model, np.nan) for by_model in columns.values()],
             ls="",
             marker="o*_v^<>sd"[i],
             ms=9 if is_own else 6,
