@@ -135,15 +135,12 @@ def real_images(
 ) -> Table:
     """All models, as means over the seeds that there are."""
     found = _real_results(dataset, n_images)
-    # Pixels have no latent dimensions.
-    models = [model for model, n in found if n in {0, latent_dim}]
+    # Pixels have no latent dimensions: 0.
+    fits = [(model, n) for model, n in found if n in {0, latent_dim}]
     header = ["model", *(_REAL_MEASURES[measure][0] for measure in measures)]
     rows = [
-        [
-            _REAL_MODELS.get(model, model),
-            *_means(found[model, 0 if model == "pixels" else latent_dim], measures),
-        ]
-        for model in sorted(models, key=_order)
+        [_REAL_MODELS.get(model, model), *_means(found[model, n], measures)]
+        for model, n in sorted(fits, key=lambda fit: _order(fit[0]))
     ]
     return [header, *rows]
 

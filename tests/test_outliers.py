@@ -218,8 +218,9 @@ def test_at_least_one_image_is_set_aside(images, spy):
     detector = ConvVAEOutlierDetector(spy, calibration_fraction=0.001)
     with pytest.warns(UserWarning, match="1 of 70"):
         detector.fit(images)
-    ((aside, _),) = Spy.scored
+    ((aside, scores),) = Spy.scored
     assert len(aside) == 1
+    assert detector.offset_ == scores[0]
 
 
 def blobs(n, seed):

@@ -24,17 +24,22 @@ PACKAGES = (
 
 def machine_lines() -> list[str]:
     """Date, processor and versions as comment lines "# name: value"."""
-    facts = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-    }
+    return [
+        f"# date: {datetime.now(UTC):%Y-%m-%d}",
+        f"# processor: {processor()}",
+        f"# cores: {os.cpu_count()}",
+        *version_lines(),
+    ]
+
+
+def version_lines() -> list[str]:
+    """Versions as comment lines."""
+    lines = [f"# python: {platform.python_version()}"]
     for package in PACKAGES:
         # Not all benchmarks need all packages.
         with contextlib.suppress(PackageNotFoundError):
-            facts[package] = version(package)
-    return [f"# {name}: {value}" for name, value in facts.items()]
+            lines.append(f"# {package}: {version(package)}")
+    return lines
 
 
 def processor() -> str:

@@ -70,7 +70,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.common.idx import read_images_and_labels
-from benchmarks.common.machine import machine_lines, processor
+from benchmarks.common.machine import processor, version_lines
 from benchmarks.common.samples import (
     nearest_neighbour_accuracy,
     ppca_samples,
@@ -540,17 +540,9 @@ def append_results(path: Path, name: Fit, result: Measures) -> None:
     """Append the measures of a fit to the csv file."""
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
+        here = processor()
         for measure, value in result.items():
-            writer.writerow([*name, measure, f"{value:.6g}", processor()])
-
-
-def version_lines() -> list[str]:
-    """Versions, for the head of the csv file."""
-    return [
-        line
-        for line in machine_lines()
-        if not line.startswith(("# date", "# processor", "# cores"))
-    ]
+            writer.writerow([*name, measure, f"{value:.6g}", here])
 
 
 def print_table(results: dict[Fit, Measures]) -> None:

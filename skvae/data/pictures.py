@@ -61,14 +61,14 @@ def read_pictures(
     ValueError
         If no file can be read.
 
-    See Also
-    --------
-    picture_paths : Files of the images.
-
     Warns
     -----
     UserWarning
         If pictures have 16-bit colours, of which Pillow reads the upper 8 bits.
+
+    See Also
+    --------
+    picture_paths : Files of the images.
 
     Examples
     --------
