@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from inspect import Parameter, signature
 from numbers import Integral, Real
@@ -103,11 +104,15 @@ class _Fitted(NamedTuple):
     def training_state(self) -> TrainingState:
         """State from which training can go on."""
         private = self.attributes["_state_"]
+        weights = self.architecture.pack(self.weights)
+        # The user may have replaced weights, to go on from those.
+        is_replaced = zlib.crc32(weights) != private["weights_checksum"]
         return TrainingState(
             seed=self.seed,
             n_epochs=self.attributes["n_iter_"],
             n_steps=private["n_steps"],
-            weights=self.architecture.pack(self.weights),
+            weights=weights,
+            last_weights=weights if is_replaced else private["last_weights"],
             noise_variance=private["noise_variance"],
             optimizer_arrays=private["optimizer_arrays"],
         )
@@ -252,7 +257,8 @@ class ConvVAE(
     Attributes
     ----------
     weights_ : dict of str to ndarray of float32
-        Weights of the network under "layer_name/kernel" and "layer_name/bias".
+        Weights of the network under "layer_name/kernel" and "layer_name/bias": a
+        moving average of those after each training step.
     history_ : dict of str to list of float
         Mean over the images of each epoch: "loss" = "reconstruction" + beta x "kl"
         (apart from `kl_warmup_epochs` and `free_bits`), and with early stopping
@@ -307,6 +313,12 @@ class ConvVAE(
     Keras on TensorFlow trains; ONNX Runtime and numpy compute everything else. Fitted
     arrays are read-only; to change weights, replace them in `weights_`.
 
+    After each training step, an exponential moving average of the weights is updated
+    with a momentum of 0.98, or less in the first steps [7]_. `weights_`, and thus all
+    results, are this average, which varies less from step to step. `partial_fit` and
+    `warm_start` go on from the weights of the last step, which are kept as well, or
+    from those that replaced the average.
+
     `fit` trains on the device of the ``tf.device`` scope that it is called in. In the
     scope of a ``tf.distribute.MirroredStrategy`` it shares each batch among the devices
     of a machine, and in that of a ``MultiWorkerMirroredStrategy`` among those of
@@ -327,6 +339,9 @@ class ConvVAE(
        Flow", NeurIPS 2016, https://arxiv.org/abs/1606.04934
     .. [6] Ghosh et al., "From Variational to Deterministic Autoencoders", ICLR 2020,
        https://arxiv.org/abs/1903.12436
+    .. [7] Polyak and Juditsky, "Acceleration of Stochastic Approximation by
+       Averaging", SIAM Journal on Control and Optimization 30 (4), 1992,
+       https://doi.org/10.1137/0330046
 
     Examples
     --------

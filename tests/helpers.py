@@ -71,12 +71,27 @@ def leased(architecture, optimizer="sgd", batch_size=16):
     return leased_trainer(architecture, optimizer, batch_size, current_strategy())
 
 
+def new_state(weights):
+    """State of training with a new optimizer."""
+    from skvae.training.plan import TrainingState
+
+    return TrainingState(
+        seed=0,
+        n_epochs=0,
+        n_steps=0,
+        weights=weights,
+        last_weights=weights,
+        noise_variance=0.5,
+        optimizer_arrays=[],
+    )
+
+
 def gradient_step(
     architecture, weights, images, learning_rate, *, kl_weight=1.0, noise_factor=1.0
 ):
     """Weights (n_weights,) after one step of plain gradient descent on a batch."""
     with leased(architecture, "sgd", len(images)) as trainer:
-        trainer.load(weights, 0.5, [], learning_rate)
+        trainer.load(new_state(weights), learning_rate)
         trainer.train_steps(
             images,
             0.0,
@@ -90,7 +105,7 @@ def gradient_step(
             n_images=len(images),
             sums=np.zeros(3),
         )
-        return trainer.state()[1]
+        return trainer.state(0, 0).last_weights
 
 
 def assert_same_fit(first, second):
@@ -117,7 +132,10 @@ def assert_unchanged(vae, before):
         for name in ("feature_names_in_", "sampler_"):
             assert repr(vars(vae).get(name)) == repr(vars(before).get(name)), name
         private, earlier = dict(vae._state_), dict(before._state_)
-        arrays, earlier_arrays = (p.pop("optimizer_arrays") for p in (private, earlier))
+        arrays, earlier_arrays = (
+            [p.pop("last_weights"), *p.pop("optimizer_arrays")]
+            for p in (private, earlier)
+        )
         assert private == earlier
         for array, earlier_array in zip(arrays, earlier_arrays, strict=True):
             np.testing.assert_array_equal(array, earlier_array)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Set
 from typing import Any
 
 import numpy as np
 
-from skvae.architecture import OPTIMIZERS
+from skvae.architecture import OPTIMIZERS, Architecture
 from skvae.data.read_only import read_only
 from skvae.persistence.validation import (
     PRIVATE,
@@ -17,7 +18,7 @@ from skvae.persistence.validation import (
 )
 
 # Incremented when the states of earlier versions need a conversion.
-FORMAT = 3
+FORMAT = 4
 FORMAT_NAME = "_skvae_format"
 
 # Fitted attributes that not every fit sets.
@@ -25,8 +26,8 @@ OPTIONAL = frozenset(
     {"noise_variance_", "feature_names_in_", "sampler_", "compute_dtype_"}
 )
 
-# Entries of `_state_` that format 1 does not have.
-_NEW_IN_FORMAT_2 = frozenset({"n_steps"})
+# Entries of `_state_` by the first format that has them; the others are in all formats.
+_ADDED = {2: {"n_steps"}, 4: {"last_weights", "weights_checksum"}}
 
 
 def with_format(state: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +72,12 @@ def checked(state: Any, parameters: Set[str], cls: type) -> dict[str, Any]:
         state = {"noise_type": "spherical", **state}
     check_attributes(state, parameters, cls)
     if "weights_" in state or "_state_" in state:
-        check_fitted(state, PRIVATE - _NEW_IN_FORMAT_2 if number == 1 else PRIVATE)
+        later = (names for first, names in _ADDED.items() if number < first)
+        check_fitted(state, PRIVATE.difference(*later))
         if number == 1:
             state = _from_format_1(state)
+        if number < 4:
+            state = _with_last_weights(state)
         state = with_read_only_arrays(state)
     return state
 
@@ -94,6 +98,7 @@ def with_read_only_arrays(fitted: dict[str, Any]) -> dict[str, Any]:
         "latent_kl_": read_only(fitted["latent_kl_"]),
         "_state_": {
             **private,
+            "last_weights": read_only(private["last_weights"]),
             "optimizer_arrays": [read_only(a) for a in private["optimizer_arrays"]],
         },
     }
@@ -109,3 +114,14 @@ def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
     if private["architecture"]["dtype_policy"] == "float32":
         state["compute_dtype_"] = "float32"
     return state
+
+
+def _with_last_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """Add the weights to go on from to a validated state of format 1, 2 or 3.
+
+    Results were computed with them, and not yet with an average.
+    """
+    private = state["_state_"]
+    weights = Architecture(**private["architecture"]).pack(state["weights_"])
+    last = {"last_weights": weights, "weights_checksum": zlib.crc32(weights)}
+    return {**state, "_state_": {**private, **last}}

@@ -50,6 +50,8 @@ PRIVATE = frozenset(
         "caller_shape",
         "seed",
         "n_steps",
+        "last_weights",
+        "weights_checksum",
         "optimizer",
         "optimizer_arrays",
         "noise_variance",
@@ -172,6 +174,13 @@ def _check_training(private: dict[str, Any], architecture: Architecture) -> None
     _check(is_valid, "_state_['seed']", seed, f"an int from 0 to {MAX_SEED}")
     is_valid = type(n_steps) is int and n_steps >= 0
     _check(is_valid, "_state_['n_steps']", n_steps, "a non-negative int")
+    if "last_weights" in private:  # not in formats 1 to 3
+        where, shape = "_state_['last_weights']", (architecture.n_weights,)
+        _check_array(where, private["last_weights"], shape, np.float32)
+        checksum = private["weights_checksum"]
+        is_valid = type(checksum) is int and 0 <= checksum < 2**32
+        where = "_state_['weights_checksum']"
+        _check(is_valid, where, checksum, "an int from 0 to 2**32 - 1")
     sizes = private.get("split_sizes", ())
     is_valid = (
         isinstance(sizes, tuple)

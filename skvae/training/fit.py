@@ -85,12 +85,7 @@ def _fit(
             Report(verbose, settings.epochs, plan.n_epochs_before) as report,
         ):
             start = plan.start or new_state(plan)
-            trainer.load(
-                start.weights,
-                start.noise_variance,
-                start.optimizer_arrays,
-                settings.learning_rate,
-            )
+            trainer.load(start, settings.learning_rate)
             if replicas.n_processes > 1:
                 replicas.check_same(_digest(plan, start))
             training = Training(plan, start, trainer, tasks, report, interruption)
@@ -120,6 +115,7 @@ def _facts(plan: Plan, start: TrainingState) -> Iterator[Any]:
     yield plan.architecture, plan.settings, data.value_range
     yield start.seed, start.n_epochs, start.noise_variance
     yield start.weights
+    yield start.last_weights
     yield from start.optimizer_arrays
     yield len(data.rows)
     if isinstance(data.images, StoredImages):

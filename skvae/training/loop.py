@@ -38,12 +38,13 @@ _CALL_PIXELS = 2**22
 def new_state(plan: Plan) -> TrainingState:
     """State from which the training of a new network starts."""
     architecture, rng = plan.architecture, stream(plan.seed, Stream.INITIAL_WEIGHTS)
-    weights = initial_weights(architecture, rng, _mean_pixel(plan))
+    weights = architecture.pack(initial_weights(architecture, rng, _mean_pixel(plan)))
     return TrainingState(
         seed=plan.seed,
         n_epochs=0,
         n_steps=0,
-        weights=architecture.pack(weights),
+        weights=weights,
+        last_weights=weights,
         noise_variance=FIXED_NOISE_VARIANCE,
         optimizer_arrays=[],
     )
@@ -162,8 +163,8 @@ class Training:
         return len(self._history["loss"])
 
     def _state(self) -> TrainingState:
-        n_epochs = self._start.n_epochs + self._n_epochs
-        return TrainingState(self._start.seed, n_epochs, *self._trainer.state())
+        start = self._start
+        return self._trainer.state(start.seed, start.n_epochs + self._n_epochs)
 
     def _outcome(self) -> Outcome:
         history = {name: list(values) for name, values in self._history.items()}

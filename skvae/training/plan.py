@@ -82,6 +82,9 @@ class TrainingState:
     n_epochs, n_steps : int
         Epochs and optimizer steps so far.
     weights : ndarray of shape (n_weights,)
+        Moving average of the weights after each step, which computes the results.
+    last_weights : ndarray of shape (n_weights,)
+        Weights after the last step, from which training goes on.
     noise_variance : float
         In the network's units.
     optimizer_arrays : list of ndarray
@@ -92,6 +95,7 @@ class TrainingState:
     n_epochs: int
     n_steps: int
     weights: np.ndarray
+    last_weights: np.ndarray
     noise_variance: float
     optimizer_arrays: list[np.ndarray]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -93,6 +94,8 @@ def fitted_attributes(
             "caller_shape": data.layout.caller_shape,
             "seed": state.seed,
             "n_steps": state.n_steps,
+            "last_weights": state.last_weights,
+            "weights_checksum": zlib.crc32(state.weights),
             "optimizer": plan.settings.optimizer,
             "optimizer_arrays": state.optimizer_arrays,
             "noise_variance": state.noise_variance,

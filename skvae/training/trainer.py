@@ -14,11 +14,18 @@ from skvae.network import objective
 from skvae.network.backend import keras, tf
 from skvae.training.compiled import GraphFunction, Network, leased
 from skvae.training.gradient import batch_gradient
+from skvae.training.plan import TrainingState
 from skvae.training.replicas import Replicas
 from skvae.training.threads import n_parts
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
 GRADIENT_CLIP_NORM = 10.0
+
+# Momentum of the moving average of the weights. In the first steps it is lower, as in
+# TensorFlow's ExponentialMovingAverage: the initial weights would count too much.
+# Held-out images gain 1 to 2% in density: digits 1.2 nats, 300 or 3,000 clothes 10,
+# patches of 32 x 32 pixels 9. 0.99 gains as much, 0.95 less.
+_AVERAGE_MOMENTUM = 0.98
 
 # Initial loss scale of float16, which keeps gradients within its range. Keras's default
 # of 2^15 is for losses that are means over pixels; with sums the first steps would
@@ -47,6 +54,7 @@ class Trainer:
         self._weights = keras.Variable(
             np.zeros(architecture.n_weights), dtype="float32", name="weights"
         )
+        self._average = tf.Variable(np.zeros(architecture.n_weights), dtype=tf.float32)
         self._noise_variance = tf.Variable(FIXED_NOISE_VARIANCE, dtype=tf.float32)
         # A variable of our own: Keras's has the dtype that the host has set as floatx.
         self._learning_rate = tf.Variable(0.0, dtype=tf.float32)
@@ -82,28 +90,32 @@ class Trainer:
         """Dtype that layers compute in."""
         return keras.DTypePolicy(self._network.policy).compute_dtype
 
-    def load(
-        self,
-        weights: np.ndarray,
-        noise_variance: float,
-        optimizer_arrays: list[np.ndarray],
-        learning_rate: float,
-    ) -> None:
+    def load(self, state: TrainingState, learning_rate: float) -> None:
         """Set all variables; without optimizer arrays to those of a new optimizer."""
-        self._weights.assign(weights)
-        self._noise_variance.assign(noise_variance)
-        arrays = optimizer_arrays or self._new_optimizer
+        self._weights.assign(state.last_weights)
+        self._average.assign(state.weights)
+        self._noise_variance.assign(state.noise_variance)
+        arrays = state.optimizer_arrays or self._new_optimizer
         for variable, array in zip(self._optimizer_variables, arrays, strict=True):
             variable.assign(array)
         self._learning_rate.assign(learning_rate)
 
-    def state(self) -> tuple[int, np.ndarray, float, list[np.ndarray]]:
-        """Copy number of steps, weights, noise variance and optimizer variables."""
-        return (
-            int(self._optimizer.iterations),
-            self._weights.numpy().copy(),
-            float(self._noise_variance),
-            self._optimizer_arrays(),
+    def state(self, seed: int, n_epochs: int) -> TrainingState:
+        """Copy all variables.
+
+        Parameters
+        ----------
+        seed, n_epochs : int
+            Seed of the training, and its epochs so far.
+        """
+        return TrainingState(
+            seed=seed,
+            n_epochs=n_epochs,
+            n_steps=int(self._optimizer.iterations),
+            weights=self._average.numpy().copy(),
+            last_weights=self._weights.numpy().copy(),
+            noise_variance=float(self._noise_variance),
+            optimizer_arrays=self._optimizer_arrays(),
         )
 
     def train_steps(
@@ -218,6 +230,7 @@ class Trainer:
         )
         self._noise_variance.assign(noise_variance)
         self._optimizer.apply([gradient], [self._weights])
+        self._move_average()
         noise_variance *= noise_factor  # that of the loss
         reconstruction, kl = means[0] / (2.0 * noise_variance), means[1:]
         # Kingma et al. (2016), https://arxiv.org/abs/1606.04934, equation 15.
@@ -227,6 +240,13 @@ class Trainer:
         loss = reconstruction + kl_weight * floored_kl
         terms = tf.stack([loss, reconstruction, tf.reduce_sum(kl)])
         return terms * tf.cast(n_batch, tf.float32)
+
+    def _move_average(self) -> None:
+        """Move the average of the weights towards those after the newest step."""
+        n_steps = tf.cast(self._optimizer.iterations.value, tf.float32)
+        momentum = tf.minimum(_AVERAGE_MOMENTUM, (1.0 + n_steps) / (10.0 + n_steps))
+        change = tf.convert_to_tensor(self._weights.value) - self._average
+        self._average.assign_add((1.0 - momentum) * change)
 
 
 @contextmanager

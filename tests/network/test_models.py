@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import gradient_step, leased, starting_weights
+from helpers import gradient_step, leased, new_state, starting_weights
 
 from skvae import network
 from skvae.architecture import Architecture
@@ -154,7 +154,7 @@ def test_mse_is_the_guides_loss_to_the_letter(image_shape):
     weights = starting_weights(architecture, rng)
     x = rng.random((6, *image_shape), dtype=np.float32)
     with leased(architecture, "adam", batch_size=6) as trainer:
-        trainer.load(architecture.pack(weights), 0.5, [], learning_rate=1e-3)
+        trainer.load(new_state(architecture.pack(weights)), learning_rate=1e-3)
         loss, reconstruction, kl = trainer.train_steps(
             x,
             0.0,

@@ -322,12 +322,15 @@ def test_parameters_are_saved_and_loaded_unvalidated_and_validated_in_fit(
     np.testing.assert_array_equal(other.transform(rows), features)
 
 
-def in_format_1(state):
-    """A state as the first version of skvae would have saved it."""
-    private = {k: v for k, v in state["_state_"].items() if k != "n_steps"}
-    new = ("compute_dtype_", "noise_type")
+def in_format(number, state):
+    """A state as an earlier version of skvae would have saved it."""
+    new = {"last_weights", "weights_checksum"} if number < 4 else set()
+    new |= {"n_steps"} if number == 1 else set()
+    private = {k: v for k, v in state["_state_"].items() if k not in new}
+    new = {"noise_type"} if number < 3 else set()
+    new |= {"compute_dtype_"} if number == 1 else set()
     old = {k: v for k, v in state.items() if k not in new}
-    return {**old, "_state_": private, FORMAT_NAME: 1}
+    return {**old, "_state_": private, FORMAT_NAME: number}
 
 
 @pytest.mark.parametrize(
@@ -336,22 +339,45 @@ def in_format_1(state):
 )
 def test_states_of_format_1_are_converted(rows, optimizer, dtype_policy):
     vae = ConvVAE(**TINY, optimizer=optimizer, dtype_policy=dtype_policy).fit(rows)
-    other = loaded(in_format_1(vae.__getstate__()))
+    other = loaded(in_format(1, vae.__getstate__()))
     assert other._state_["n_steps"] == vae._state_["n_steps"] == 9
     # Layers may have computed in float32 in spite of a mixed policy.
     expected = "float32" if dtype_policy == "float32" else None
     assert vars(other).get("compute_dtype_") == expected
     np.testing.assert_array_equal(other.transform(rows), vae.transform(rows))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_training_goes_on_from_the_only_weights_of_earlier_formats(rows, number):
+    state = ConvVAE(**TINY).fit(rows).__getstate__()
+    other = loaded(in_format(number, state))
+    private, weights = state["_state_"], state["weights_"].values()
+    last_weights = np.concatenate([weight.ravel() for weight in weights])
+    assert not np.array_equal(private["last_weights"], last_weights)
+    vae = loaded({**state, "_state_": {**private, "last_weights": last_weights}})
     assert_same_fit(other.partial_fit(rows), vae.partial_fit(rows))
 
 
-def test_entries_of_format_2_are_required_there_and_unknown_in_format_1(kinds):
+@pytest.mark.parametrize(
+    ("number", "name"), [(2, "n_steps"), (4, "last_weights"), (4, "weights_checksum")]
+)
+def test_entries_are_required_from_their_format_on_and_unknown_before(
+    kinds, number, name
+):
     state = kinds[0].__getstate__()
-    old = in_format_1(state)
-    with pytest.raises(ValueError, match=r"_state_\['n_steps'\] is missing"):
-        loaded({**old, FORMAT_NAME: 2})
-    with pytest.raises(ValueError, match=r"_state_\['n_steps'\] is an unknown entry"):
-        loaded({**state, FORMAT_NAME: 1})
+    of_format, earlier = in_format(number, state), in_format(number - 1, state)
+    earlier["_state_"][name] = of_format["_state_"].pop(name)
+    with pytest.raises(ValueError, match=rf"_state_\['{name}'\] is missing"):
+        loaded(of_format)
+    with pytest.raises(ValueError, match=rf"_state_\['{name}'\] is an unknown entry"):
+        loaded(earlier)
+
+
+@pytest.mark.parametrize("checksum", [-1, 2**32, 1.0, np.int64(3), True, None])
+def test_checksums_are_ints(kinds, checksum):
+    state = kinds[0].__getstate__()
+    with pytest.raises(ValueError, match=r"_state_\['weights_checksum'\]"):
+        loaded({**state, "_state_": {**state["_state_"], "weights_checksum": checksum}})
 
 
 @pytest.mark.parametrize("sizes", [[3], (0,), (3, 2), (3, 3), (3.0,), ("3",), 3])
@@ -461,10 +487,10 @@ def test_cut_joblib_files_are_refused(kinds, compress):
         assert_unchanged(other, kinds[0])
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_file_of_an_earlier_format_loads(number):
     vae = joblib.load(FOLDER / f"format-{number}.joblib")
-    assert vae.noise_type == "spherical"
+    assert vae.noise_type == ("spherical" if number < 3 else "diag")
     with np.load(FOLDER / f"format-{number}.npz") as expected:
         z = vae.transform(expected["images"])
         np.testing.assert_allclose(z, expected["z"], atol=1e-5)
@@ -480,7 +506,7 @@ def test_the_file_of_an_earlier_format_loads(number):
 
 
 def test_the_noise_type_is_required_from_format_3_on(kinds):
-    state = kinds[0].__getstate__()
+    state = in_format(3, kinds[0].__getstate__())
     del state["noise_type"]
     with pytest.raises(ValueError, match="parameter noise_type is missing"):
         loaded(state)
