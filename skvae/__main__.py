@@ -109,8 +109,6 @@ def _advised(X: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # `fit` warns of the same
         layout = infer_layout(X.shape, shape)
     advised: dict[str, Any] = first_parameters(layout.image_shape, len(X))
-    if options.outliers is not None:
-        advised["early_stopping"] = True
     return advised | {name: given[name] for name in advised.keys() & given.keys()}
 
 

@@ -10,7 +10,7 @@ from skvae.__main__ import main
 from skvae.advice import first_parameters
 
 ADVISED = {"latent_dim": 8, "filters": 32, "hidden_layers": 2, "batch_size": 16}
-# Of the advised parameters, TINY sets all but early_stopping.
+# TINY sets the first four of the advised parameters, and no other.
 UNSET = {k: v for k, v in TINY.items() if k not in ADVISED}
 
 
@@ -22,20 +22,20 @@ def advice_in(capsys):
 @pytest.mark.parametrize(
     ("shape", "n_images", "expected"),
     [
-        ((8, 8, 1), 1347, (8, 32, 2, 64, True)),
-        ((25, 25, 1), 75, (16, 16, 3, 16, True)),
-        ((25, 25, 1), 49, (16, 16, 3, 16, False)),
-        ((28, 28, 1), 60_000, (16, 16, 3, 64, True)),
-        ((32, 32, 3), 400, (16, 16, 3, 64, True)),
-        ((48, 64, 3), 299, (32, 16, 4, 16, True)),
-        ((64, 64, 1), 5000, (32, 16, 4, 64, True)),
-        ((1, 10, 1), 5000, (8, 32, 2, 64, True)),
+        ((8, 8, 1), 1347, (8, 32, 2, 64, 10)),
+        ((25, 25, 1), 75, (16, 16, 3, 16, 10)),
+        ((25, 25, 1), 49, (16, 16, 3, 16, 100)),
+        ((28, 28, 1), 60_000, (16, 16, 3, 64, 10)),
+        ((32, 32, 3), 400, (16, 16, 3, 64, 10)),
+        ((48, 64, 3), 299, (32, 16, 4, 16, 10)),
+        ((64, 64, 1), 5000, (32, 16, 4, 64, 10)),
+        ((1, 10, 1), 5000, (8, 32, 2, 64, 10)),
     ],
 )
 def test_parameters_suit_the_size_and_number_of_images(shape, n_images, expected):
     parameters = first_parameters(shape, n_images)
-    names = ("latent_dim", "filters", "hidden_layers", "batch_size", "early_stopping")
-    assert tuple(parameters[name] for name in names) == expected
+    assert parameters.pop("early_stopping") is True
+    assert tuple(parameters.values()) == expected
 
 
 @pytest.mark.parametrize("verbose", [1, 2])
@@ -61,7 +61,7 @@ def test_nothing_is_advised_where_nothing_is_printed(images, capsys):
 
 
 def test_nothing_is_advised_if_all_is_as_advised(images, capsys):
-    ConvVAE(**UNSET, **ADVISED, verbose=1).fit(images)
+    ConvVAE(**UNSET, **ADVISED, early_stopping=True, verbose=1).fit(images)
     assert advice_in(capsys) == []
 
 
@@ -77,13 +77,13 @@ def test_nothing_is_advised_when_training_continues(images, capsys):
 @pytest.mark.parametrize(
     ("shape", "options", "expected"),
     [
-        ((40, 8, 8), [], (8, 32, 2, 16, False)),
-        ((40, 784), [], (16, 16, 3, 16, False)),
-        ((40, 640), ["--input-shape", "40", "16"], (32, 16, 4, 16, False)),
-        ((1400, 6, 6), ["--latent-dim", "3"], (3, 32, 2, 64, True)),
-        ((420, 6, 6), ["--filters", "4", "--batch-size", "50"], (8, 4, 2, 50, True)),
-        ((40, 6, 6), ["--outliers", "0.2"], (8, 32, 2, 16, True)),
-        ((350, 6, 6), ["--outliers", "0.1"], (8, 32, 2, 64, True)),
+        ((40, 8, 8), [], (8, 32, 2, 16, 100)),
+        ((40, 784), [], (16, 16, 3, 16, 100)),
+        ((40, 640), ["--input-shape", "40", "16"], (32, 16, 4, 16, 100)),
+        ((1400, 6, 6), ["--latent-dim", "3"], (3, 32, 2, 64, 10)),
+        ((420, 6, 6), ["--filters", "4", "--batch-size", "50"], (8, 4, 2, 50, 10)),
+        ((40, 6, 6), ["--outliers", "0.2"], (8, 32, 2, 16, 100)),
+        ((350, 6, 6), ["--outliers", "0.1"], (8, 32, 2, 64, 10)),
     ],
 )
 def test_the_command_takes_what_fit_would_try(
@@ -94,11 +94,12 @@ def test_the_command_takes_what_fit_would_try(
     main(["X.npy", "--epochs", "1", *options])
     fitted = joblib.load("skvae.joblib")
     vae = getattr(fitted, "estimator_", fitted)
+    assert vae.early_stopping
     assert (
         vae.latent_dim,
         vae.filters,
         vae.hidden_layers,
         vae.batch_size,
-        vae.early_stopping,
+        vae.n_iter_no_change,
     ) == expected
     assert advice_in(capsys) == []
