@@ -106,7 +106,7 @@ class _Fitted(NamedTuple):
         private = self.attributes["_state_"]
         weights = self.architecture.pack(self.weights)
         # The user may have replaced weights, to go on from those.
-        is_replaced = zlib.crc32(weights) != private["weights_checksum"]
+        is_replaced = zlib.crc32(weights.data) != private["weights_checksum"]
         return TrainingState(
             seed=self.seed,
             n_epochs=self.attributes["n_iter_"],

@@ -123,5 +123,5 @@ def _with_last_weights(state: dict[str, Any]) -> dict[str, Any]:
     """
     private = state["_state_"]
     weights = Architecture(**private["architecture"]).pack(state["weights_"])
-    last = {"last_weights": weights, "weights_checksum": zlib.crc32(weights)}
+    last = {"last_weights": weights, "weights_checksum": zlib.crc32(weights.data)}
     return {**state, "_state_": {**private, **last}}

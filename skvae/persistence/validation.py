@@ -175,8 +175,8 @@ def _check_training(private: dict[str, Any], architecture: Architecture) -> None
     is_valid = type(n_steps) is int and n_steps >= 0
     _check(is_valid, "_state_['n_steps']", n_steps, "a non-negative int")
     if "last_weights" in private:  # not in formats 1 to 3
-        where, shape = "_state_['last_weights']", (architecture.n_weights,)
-        _check_array(where, private["last_weights"], shape, np.float32)
+        where, n_weights = "_state_['last_weights']", architecture.n_weights
+        _check_array(where, private["last_weights"], (n_weights,), np.float32)
         checksum = private["weights_checksum"]
         is_valid = type(checksum) is int and 0 <= checksum < 2**32
         where = "_state_['weights_checksum']"

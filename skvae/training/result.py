@@ -95,7 +95,7 @@ def fitted_attributes(
             "seed": state.seed,
             "n_steps": state.n_steps,
             "last_weights": state.last_weights,
-            "weights_checksum": zlib.crc32(state.weights),
+            "weights_checksum": zlib.crc32(state.weights.data),
             "optimizer": plan.settings.optimizer,
             "optimizer_arrays": state.optimizer_arrays,
             "noise_variance": state.noise_variance,
