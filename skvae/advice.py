@@ -12,13 +12,6 @@ from typing import Any
 # With fewer images, an epoch has only some steps of 64 images.
 _MIN_LARGE_BATCH = 300
 
-# With fewer images, an epoch has so few steps that the validation loss may not fall for
-# 10 epochs from the start. 20 images of clothes have 118 held-out nats if training goes
-# on for 100 epochs without improvement, and -116 if it stops after 10 (means of four
-# fits; -315 without early stopping).
-_MIN_DEFAULT_PATIENCE = 50
-_PATIENCE_OF_FEW = 100
-
 
 def first_parameters(
     image_shape: tuple[int, int, int], n_images: int
@@ -35,8 +28,8 @@ def first_parameters(
     Returns
     -------
     dict of str to int or bool
-        Values of `latent_dim`, `filters`, `hidden_layers`, `batch_size`,
-        `early_stopping` and `n_iter_no_change`.
+        Values of `latent_dim`, `filters`, `hidden_layers`, `batch_size` and
+        `early_stopping`.
     """
     # Each layer halves the sides: two pixels remain of 8, and four of 32 and 64.
     size = max(image_shape[:2])
@@ -52,9 +45,6 @@ def first_parameters(
         "hidden_layers": hidden_layers,
         "batch_size": 64 if n_images >= _MIN_LARGE_BATCH else 16,
         "early_stopping": True,
-        "n_iter_no_change": (
-            10 if n_images >= _MIN_DEFAULT_PATIENCE else _PATIENCE_OF_FEW
-        ),
     }
 
 

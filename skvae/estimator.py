@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from inspect import Parameter, signature
 from numbers import Integral, Real
@@ -106,7 +105,7 @@ class _Fitted(NamedTuple):
         private = self.attributes["_state_"]
         weights = self.architecture.pack(self.weights)
         # The user may have replaced weights, to go on from those.
-        is_replaced = zlib.crc32(weights.data) != private["weights_checksum"]
+        is_replaced = saved.weights_checksum(weights) != private["weights_checksum"]
         return TrainingState(
             seed=self.seed,
             n_epochs=self.attributes["n_iter_"],
@@ -214,8 +213,8 @@ class ConvVAE(
         Proportion of training data to set aside as validation set. Only used if
         `early_stopping=True` and `X_val` is None.
     n_iter_no_change : int, default=10
-        Maximum number of epochs to not meet `tol` improvement. Only used if
-        `early_stopping=True`.
+        Maximum number of epochs to not meet `tol` improvement. Epochs that end within
+        the first 100 training steps do not count. Only used if `early_stopping=True`.
     tol : float, default=1e-4
         Minimum improvement of the validation loss, in nats. Only used if
         `early_stopping=True`.
@@ -266,7 +265,8 @@ class ConvVAE(
         "mse" it is the sum of squared errors in units of the value range. "val_loss"
         is the negative evidence lower bound of the validation set (beta = 1), in nats
         and in the units of X, with the same draws in each epoch and with the noise
-        variance that fits the validation set best.
+        variance that fits the validation set best. It is that of `weights_`; the others
+        are those of the weights before each training step.
     n_iter_ : int
         Number of epochs trained in all.
     input_shape_ : (int, int, int)
@@ -277,7 +277,8 @@ class ConvVAE(
         Variance of a pixel around its decoded mean, in the squared units of X; at least
         1e-6 of the squared width of the value range. With `noise_type="diag"` an array
         of the shape of one image in the layout of X. With early stopping it is that of
-        the validation set, which should have some tens of images. Absent for
+        the validation set, which should have some tens of images; without, that of the
+        training images in the last steps, before weights are averaged. Absent for
         "bernoulli".
     latent_kl_ : ndarray of shape (latent_dim,), float32
         Mean KL of each latent feature over the training data, in nats. A feature near
@@ -313,11 +314,12 @@ class ConvVAE(
     Keras on TensorFlow trains; ONNX Runtime and numpy compute everything else. Fitted
     arrays are read-only; to change weights, replace them in `weights_`.
 
-    After each training step, an exponential moving average of the weights is updated
-    with a momentum of 0.98, or less in the first steps [7]_. `weights_`, and thus all
-    results, are this average, which varies less from step to step. `partial_fit` and
-    `warm_start` go on from the weights of the last step, which are kept as well, or
-    from those that replaced the average.
+    `weights_` are an exponential moving average of the weights after each training
+    step, with a momentum of 0.98, or less in the first steps [7]_. They vary less from
+    step to step, and fit other images better. `partial_fit` and `warm_start` go on from
+    the weights of the last step, which are kept too. With early stopping, both are
+    those of the best epoch. If you replace any of `weights_`, training goes on from
+    `weights_`.
 
     `fit` trains on the device of the ``tf.device`` scope that it is called in. In the
     scope of a ``tf.distribute.MirroredStrategy`` it shares each batch among the devices

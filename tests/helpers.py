@@ -115,6 +115,8 @@ def assert_same_fit(first, second):
     assert first.weights_.keys() == second.weights_.keys()
     for path, weight in first.weights_.items():
         np.testing.assert_array_equal(weight, second.weights_[path], err_msg=path)
+    last_weights = [vae._state_["last_weights"] for vae in (first, second)]
+    np.testing.assert_array_equal(*last_weights)
     np.testing.assert_array_equal(first.latent_kl_, second.latent_kl_)
     variances = [vars(vae).get("noise_variance_") for vae in (first, second)]
     assert type(variances[0]) is type(variances[1])

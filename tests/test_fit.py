@@ -306,6 +306,8 @@ def test_overfitting_stops_and_the_best_weights_come_back(images):
     until_best = ConvVAE(**{**parameters, "epochs": best + 1}).fit(X, X_val=X_val)
     for path, weight in until_best.weights_.items():
         np.testing.assert_array_equal(weight, vae.weights_[path])
+    last_weights = vae._state_["last_weights"]
+    np.testing.assert_array_equal(last_weights, until_best._state_["last_weights"])
     assert vae.noise_variance_ == until_best.noise_variance_
 
 
@@ -424,6 +426,10 @@ def test_training_goes_on_from_the_last_weights_or_from_those_that_replace_them(
     vae = ConvVAE(**TINY).fit(images)
     last_weights, still = vae._state_["last_weights"], {"learning_rate": 1e-30}
     vae.set_params(**still).partial_fit(images)
+    np.testing.assert_array_equal(vae._state_["last_weights"], last_weights)
+    # Other dtypes of the same values are no others.
+    vae.weights_ = {p: weight.astype(float) for p, weight in vae.weights_.items()}
+    vae.partial_fit(images)
     np.testing.assert_array_equal(vae._state_["last_weights"], last_weights)
     vae.weights_ = {path: weight / 2 for path, weight in vae.weights_.items()}
     replaced = flat(vae.weights_)
@@ -575,11 +581,22 @@ def test_the_loss_counts_no_less_than_the_free_bits(images):
     assert vae.history_["kl"][0] < 2.0
 
 
-def test_early_stopping_waits_for_the_end_of_the_warm_up(images):
+@pytest.fixture
+def still():
+    """Parameters of training without gain."""
     parameters = {**TINY, "early_stopping": True, "n_iter_no_change": 2, "epochs": 30}
-    still = {**parameters, "learning_rate": 1e-30}
+    return parameters | {"learning_rate": 1e-30}
+
+
+def test_early_stopping_waits_for_the_end_of_the_warm_up(images, still):
+    still["batch_size"] = 1  # 63 steps an epoch
     assert ConvVAE(**still).fit(images).n_iter_ == 3
     assert ConvVAE(**still, kl_warmup_epochs=8).fit(images).n_iter_ == 8 + 3
+
+
+def test_early_stopping_does_not_count_epochs_of_the_first_100_steps(images, still):
+    """Epochs have 4 steps: the 25th and the 26th are counted."""
+    assert ConvVAE(**still).fit(images).n_iter_ == 26
 
 
 def test_the_best_epoch_is_none_of_the_warm_up():

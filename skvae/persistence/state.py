@@ -104,6 +104,14 @@ def with_read_only_arrays(fitted: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def weights_checksum(weights: np.ndarray) -> int:
+    """Checksum of fitted weights (n_weights,), which tells whether they were replaced.
+
+    It is that of their values as float32, whatever their dtype.
+    """
+    return zlib.crc32(np.ascontiguousarray(weights, "<f4").data)
+
+
 def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
     """Convert a validated state of format 1."""
     private = state["_state_"]
@@ -123,5 +131,5 @@ def _with_last_weights(state: dict[str, Any]) -> dict[str, Any]:
     """
     private = state["_state_"]
     weights = Architecture(**private["architecture"]).pack(state["weights_"])
-    last = {"last_weights": weights, "weights_checksum": zlib.crc32(weights.data)}
+    last = {"last_weights": weights, "weights_checksum": weights_checksum(weights)}
     return {**state, "_state_": {**private, **last}}

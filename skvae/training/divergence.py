@@ -32,7 +32,7 @@ def check_last_step(state: TrainingState, latent_kl: np.ndarray) -> None:
     ValueError
         If weights, optimizer variables or the KL of the images are not finite.
     """
-    arrays = (latent_kl, state.weights, *state.optimizer_arrays)
+    arrays = (latent_kl, state.weights, state.last_weights, *state.optimizer_arrays)
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError(_message("weights are not finite after the last step"))
 

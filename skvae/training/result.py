@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from sklearn.base import clone
 
 from skvae.architecture import MIN_NOISE_VARIANCE
 from skvae.data.storage import ReadingStopped, Selection
-from skvae.persistence.state import with_read_only_arrays
+from skvae.persistence.state import weights_checksum, with_read_only_arrays
 from skvae.serving.densities import kl_divergence
 from skvae.serving.row_draws import row_draws
 from skvae.serving.sampler import fit_sampler
@@ -95,7 +94,7 @@ def fitted_attributes(
             "seed": state.seed,
             "n_steps": state.n_steps,
             "last_weights": state.last_weights,
-            "weights_checksum": zlib.crc32(state.weights.data),
+            "weights_checksum": weights_checksum(state.weights),
             "optimizer": plan.settings.optimizer,
             "optimizer_arrays": state.optimizer_arrays,
             "noise_variance": state.noise_variance,

@@ -96,7 +96,7 @@ def test_a_bar_that_a_callback_ends_ends_its_line(images, monkeypatch, capsys):
 
 def test_early_stopping_ends_before_a_callback(images):
     log = Log()
-    params = {**TINY, "epochs": 9, "n_iter_no_change": 1, "tol": 1e9}
+    params = {**TINY, "epochs": 9, "n_iter_no_change": 1, "tol": 1e9, "batch_size": 1}
     ConvVAE(**params, early_stopping=True).set_callbacks(log).fit(images)
     assert len(epochs_of(log)) == 2 * 2
 

@@ -77,7 +77,7 @@ def test_lines_within_a_long_epoch(images, capsys, monkeypatch):
 
 
 def test_the_last_line_is_printed_when_training_ends_early(images, capsys):
-    params = {**TINY, "epochs": 100, "n_iter_no_change": 1, "tol": 1e9}
+    params = {**TINY, "epochs": 100, "n_iter_no_change": 1, "tol": 1e9, "batch_size": 1}
     vae = ConvVAE(**params, early_stopping=True, verbose=1).fit(images)
     lines = capsys.readouterr().out.splitlines()
     assert vae.n_iter_ == 2
