@@ -275,6 +275,9 @@ TABLES: dict[str, Callable[[], Table]] = {
         "fashion-mnist", 60_000, 16, tuple(_REAL_MEASURES)
     ),
     "patches": lambda: real_images("patches 32 x 32", 1_800, 32, tuple(_REAL_MEASURES)),
+    "large_patches": lambda: real_images(
+        "patches 64 x 64", 1_800, 32, tuple(_REAL_MEASURES)
+    ),
     "speed": lambda: speed(tuple(_WORKLOADS), tuple(_SIDES)),
     "speed_in_short": lambda: speed(
         (
