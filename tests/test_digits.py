@@ -32,7 +32,7 @@ def fits(digits):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("latent_dim", "gain"), [(2, 12), (8, 20)])
+@pytest.mark.parametrize(("latent_dim", "gain"), [(2, 14), (8, 25)])
 def test_held_out_digits_are_likelier_than_under_ppca(digits, fits, latent_dim, gain):
     _, X_test, _, _ = digits
     ppca = PCA(latent_dim, random_state=0).fit(digits[0]).score(X_test)
@@ -53,5 +53,5 @@ def test_digits_are_better_compressed_than_by_pca(digits, fits):
 
     error, accuracy = np.median([judge(vae) for vae in fits(8)], axis=0)
     pca_error, pca_accuracy = judge(PCA(8, random_state=0).fit(X_train))
-    assert error <= 0.6 * pca_error
+    assert error <= 0.5 * pca_error
     assert accuracy >= pca_accuracy
