@@ -15,30 +15,26 @@ from __future__ import annotations
 
 import argparse
 import math
-import warnings
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 import skvae
-from skvae import ConvVAE
-from skvae.exceptions import PosteriorCollapseWarning
+from benchmarks.speed.sides.skvae_side import conv_vae
+from benchmarks.speed.workloads import Training, make_images
 
-# Size, filters, hidden layers, images of an epoch and of a batch.
-CASES = (
-    (8, 8, 2, 2000, 32),
-    (8, 32, 2, 1500, 32),
-    (28, 8, 3, 640, 64),
-    (28, 32, 3, 320, 64),
-    (32, 8, 2, 1280, 128),
-    (64, 8, 3, 320, 64),
-    (64, 32, 3, 128, 64),
-    (128, 8, 4, 128, 64),
-    (128, 32, 4, 64, 64),
+# Size, hidden layers, images of a batch and of an epoch, epochs, and filters.
+WORKLOADS = (
+    Training(8, 2, 32, 2000, 2, filters=8),
+    Training(8, 2, 32, 1500, 2, filters=32),
+    Training(28, 3, 64, 640, 2, filters=8),
+    Training(28, 3, 64, 320, 2, filters=32),
+    Training(32, 2, 128, 1280, 2, filters=8),
+    Training(64, 3, 64, 320, 2, filters=8),
+    Training(64, 3, 64, 128, 2, filters=32),
+    Training(128, 4, 64, 128, 2, filters=8),
+    Training(128, 4, 64, 64, 2, filters=32),
 )
-EPOCHS = 2
 
 # Rows of the table, and parts of the names of their operations.
 KINDS = {
@@ -53,20 +49,15 @@ KINDS = {
 CALLS = ("While", "If", "PartitionedCall")
 
 
-def profile(size: int, filters: int, layers: int, n: int, batch: int) -> Counter[str]:
+def profile(workload: Training) -> Counter[str]:
     """Microseconds of each type of operation in a training step."""
     # After skvae, which enables oneDNN, and after `configure_threads`.
     import tensorflow as tf  # noqa: PLC0415
     from tensorflow.tsl.profiler.protobuf import xplane_pb2  # noqa: PLC0415
 
-    images = np.random.default_rng(0).random((n, size, size), np.float32)
-    vae = ConvVAE(
-        filters=filters,
-        hidden_layers=layers,
-        batch_size=batch,
-        epochs=EPOCHS,
-        random_state=0,
-    )
+    images = make_images(workload)
+    vae = conv_vae(workload, "float32")
+    vae.set_params(epochs=workload.epochs, batch_size=workload.batch_size)
     vae.fit(images)  # compiles
     profiler = tf.profiler.experimental
     with TemporaryDirectory() as folder:
@@ -86,24 +77,24 @@ def profile(size: int, filters: int, layers: int, n: int, batch: int) -> Counter
                 place, _, kind = name.rpartition(":")
                 if "/" in place and not kind.endswith(CALLS):
                     times[kind] += event.duration_ps / 1e6
-    n_steps = EPOCHS * math.ceil(n / batch)
+    n_steps = workload.epochs * math.ceil(workload.n_images / workload.batch_size)
     return Counter({kind: time / n_steps for kind, time in times.items()})
 
 
 def main() -> None:
-    """Print a column for each case."""
+    """Print a column for each workload."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--one-thread", action="store_true", help="one thread per operation"
     )
     if parser.parse_args().one_thread:
         skvae.configure_threads()
-    warnings.simplefilter("ignore", PosteriorCollapseWarning)
     table = [["", "microseconds a step", *KINDS]]
-    for case in CASES:
-        times = profile(*case)
+    for workload in WORKLOADS:
+        times = profile(workload)
         total = times.total()
-        column = [f"{case[0]} x {case[0]}, {case[1]} filters", f"{total:,.0f}"]
+        size = workload.size
+        column = [f"{size} x {size}, {workload.filters} filters", f"{total:,.0f}"]
         for parts in KINDS.values():
             of_kind = (t for kind, t in times.items() if any(p in kind for p in parts))
             column.append(f"{100 * sum(of_kind) / total:.0f}")
