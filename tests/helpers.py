@@ -71,6 +71,11 @@ def leased(architecture, optimizer="sgd", batch_size=16):
     return leased_trainer(architecture, optimizer, batch_size, current_strategy())
 
 
+def flat(weights):
+    """Weights of a dict as one vector (n_weights,)."""
+    return np.concatenate([weight.ravel() for weight in weights.values()])
+
+
 def new_state(weights):
     """State of training with a new optimizer."""
     from skvae.training.plan import TrainingState

@@ -5,7 +5,7 @@ import math
 import joblib
 import numpy as np
 import pytest
-from helpers import TINY, assert_same_fit, counted_traces
+from helpers import TINY, assert_same_fit, counted_traces, flat
 from sklearn.datasets import load_digits
 
 from skvae import ConvVAE
@@ -398,10 +398,6 @@ def test_one_variable_for_all_weights_steps_like_kerass_optimizer_on_each(images
     expected = np.concatenate([variable.numpy().ravel() for variable in variables])
     last_weights = vae._state_["last_weights"]
     np.testing.assert_allclose(last_weights, expected, rtol=0, atol=3e-5)
-
-
-def flat(weights):
-    return np.concatenate([weight.ravel() for weight in weights.values()])
 
 
 def test_weights_are_a_moving_average_over_steps(images):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from helpers import TINY, assert_same_fit, assert_unchanged
+from helpers import TINY, assert_same_fit, assert_unchanged, flat
 from sklearn.mixture import GaussianMixture
 
 from skvae import ConvVAE
@@ -351,8 +351,7 @@ def test_states_of_format_1_are_converted(rows, optimizer, dtype_policy):
 def test_training_goes_on_from_the_only_weights_of_earlier_formats(rows, number):
     state = ConvVAE(**TINY).fit(rows).__getstate__()
     other = loaded(in_format(number, state))
-    private, weights = state["_state_"], state["weights_"].values()
-    last_weights = np.concatenate([weight.ravel() for weight in weights])
+    private, last_weights = state["_state_"], flat(state["weights_"])
     assert not np.array_equal(private["last_weights"], last_weights)
     vae = loaded({**state, "_state_": {**private, "last_weights": last_weights}})
     assert_same_fit(other.partial_fit(rows), vae.partial_fit(rows))
