@@ -32,11 +32,9 @@ from skvae import (
     __version__,
 )
 from skvae.advice import first_parameters
-from skvae.cores import n_cores
 from skvae.data.layout import infer_layout, parse_input_shape
 from skvae.displays.common import check_matplotlib
 from skvae.exceptions import naming
-from skvae.training.threads import prefer_threads
 
 # PCA.score inverts a matrix of n_pixels x n_pixels. For larger images it takes minutes.
 _MAX_PIXELS_FOR_PCA_SCORE = 4096
@@ -308,7 +306,6 @@ def _start_tensorflow() -> None:
     with _muted_stderr():
         from skvae.network.backend import tf  # noqa: PLC0415
 
-        prefer_threads(n_cores())
         tf.zeros(())  # TensorFlow logs to stderr when it initializes its devices
 
 

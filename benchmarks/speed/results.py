@@ -19,9 +19,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Environment variables of TensorFlow: the defaults, and one thread per operation, as
-# configure_threads sets it for ConvVAE. By default, TensorFlow uses oneDNN on some
-# processors only, and ConvVAE on all.
+# Environment variables of TensorFlow: the defaults, and what ConvVAE does without them:
+# oneDNN, which TensorFlow uses by default on some processors only, and one thread per
+# operation.
 _VARIABLES = {"TF_NUM_INTRAOP_THREADS": "1", "TF_ENABLE_ONEDNN_OPTS": "1"}
 SETTINGS: dict[str, dict[str, str]] = {"default": {}, "set": _VARIABLES}
 
@@ -53,7 +53,7 @@ class Ratio(NamedTuple):
 
 
 def ratios(series: list[Series]) -> list[Ratio]:
-    """Compute the ratios of ConvVAE, in both settings, to all others per workload."""
+    """Compute the ratios of ConvVAE to all others per workload."""
     found = []
     for own in series:
         if own.side != "skvae" or own.unit not in _RATES | _DURATIONS:
@@ -87,21 +87,19 @@ def write_csv(series: list[Series], path: Path) -> None:
 def print_table(series: list[Series]) -> None:
     """Print the measurements of all sides and the relative speed of ConvVAE."""
     found = {
-        (own.workload, own.setting, other.label): values
-        for own, other, values in ratios(series)
+        (own.workload, other.label): values for own, other, values in ratios(series)
     }
     print("\nmedian (least to greatest of all turns)")
-    print(f"{'':<88}{'times as fast is skvae':<28}skvae, set")
+    print(f"{'':<88}times as fast is skvae")
     for workload in dict.fromkeys(one.workload for one in series):
         print(workload)
         for one in series:
             if one.workload != workload:
                 continue
             line = f"  {one.label:<39}{f'{_spread(one.values)} {one.unit}':<47}"
-            for setting in SETTINGS:
-                values = found.get((workload, setting, one.label))
-                is_measured = values and one.unit in _RATES | _DURATIONS
-                line += f"{_spread(values) if is_measured else '':<28}"
+            values = found.get((workload, one.label))
+            if values and one.unit in _RATES | _DURATIONS:
+                line += _spread(values)
             print(line.rstrip())
 
 
@@ -116,38 +114,26 @@ def draw_picture(series: list[Series], path: Path) -> None:
     for axis, workload in zip(axes.flat, workloads, strict=False):
         shown = [ratio for ratio in all_ratios if ratio.own.workload == workload]
         _draw_panel(axis, workload, shown)
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower right")
     figure.supxlabel("times as fast is skvae: median, least and greatest of all turns")
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
 def _draw_panel(axis: Any, title: str, shown: list[Ratio]) -> None:
-    """Draw one workload, with a pair of bars for each other side."""
+    """Draw one workload, with a bar for each other side."""
     shown = [ratio for ratio in shown if ratio.other.side != "skvae"]
-    labels = dict.fromkeys(other.label for _, other, _ in shown)
-    places = {label: -i for i, label in enumerate(labels)}
-    for i, label in enumerate(["skvae", "skvae, set"]):
-        bars = [ratio for ratio in shown if ratio.own.label == label]
-        heights = [places[other.label] + 0.2 - 0.4 * i for _, other, _ in bars]
-        middles = np.array([median(values) for _, _, values in bars])
-        ends = np.array([[min(values), max(values)] for _, _, values in bars]).T
-        # Bars start at 1, which is equal speed.
-        axis.barh(
-            heights,
-            middles - 1,
-            0.4,
-            left=1,
-            xerr=np.abs(ends - middles),
-            color=f"C{i}",
-            label=label,
-        )
+    labels = [other.label for _, other, _ in shown]
+    places = -np.arange(len(shown))
+    middles = np.array([median(values) for *_, values in shown])
+    ends = np.array([[min(values), max(values)] for *_, values in shown]).T
+    # Bars start at 1, which is equal speed.
+    axis.barh(places, middles - 1, 0.7, left=1, xerr=np.abs(ends - middles))
     axis.axvline(1, color="k", lw=0.8)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_yticks(list(places.values()), list(places))
+    axis.set_yticks(places, labels)
     axis.set_title(title, fontsize=10)
 
 

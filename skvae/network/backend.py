@@ -10,6 +10,8 @@ import os
 import platform
 import sys
 
+from skvae.startup import has_started
+
 # TensorFlow reads it when it is loaded. By itself it uses oneDNN, which computes
 # convolutions faster, on some processors only.
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
@@ -53,4 +55,31 @@ if keras.backend.backend() != "tensorflow":
     )
     raise ImportError(msg)
 
-__all__ = ["keras", "tf"]
+# The threads that share the work of one operation are the same for the context and all
+# sessions of a process, unless this variable is 1 when TensorFlow makes its first
+# device.
+_SEPARATE_POOLS = "TF_OVERRIDE_GLOBAL_THREADPOOL"
+
+
+def _separate_pools() -> bool:
+    """Let sessions have threads of their own; return whether they do.
+
+    The context has as many threads as without this.
+    """
+    if _SEPARATE_POOLS in os.environ or has_started(tf):
+        return False
+    v1 = tf.compat.v1
+    # No GPU, so that the session does not allocate its memory.
+    config = v1.ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
+    os.environ[_SEPARATE_POOLS] = "1"
+    try:
+        v1.Session(graph=tf.Graph(), config=config).close()  # makes a device
+    finally:
+        del os.environ[_SEPARATE_POOLS]
+    return True
+
+
+# Sessions can have one thread per operation, while the context has the host's threads.
+SESSIONS_HAVE_THREADS = _separate_pools()
+
+__all__ = ["SESSIONS_HAVE_THREADS", "keras", "tf"]

@@ -39,7 +39,7 @@ class GraphFunction:
     """Function that is traced once for each dtype of its first argument.
 
     Only the length of that argument's first axis varies from call to call. Called
-    while another graph is traced, it becomes a part of that graph.
+    while another graph is built, it becomes a part of that graph.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class GraphFunction:
                 if rows.dtype not in self._traced:
                     self._traced[rows.dtype] = self._trace(rows.dtype)
         traced, config = self._traced[rows.dtype]
-        if tf.inside_function():
+        if not tf.executing_eagerly():
             return traced(rows, *args)
         # Arrays, because an exception of a signal handler in TensorFlow's conversion of
         # numbers can end the process.

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+
+from skvae.startup import has_started
 
 
 def check_process() -> None:
@@ -23,7 +24,7 @@ def check_process() -> None:
     if os.getpid() == _process:
         return
     tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is not None and _has_started(tensorflow):
+    if tensorflow is not None and has_started(tensorflow):
         msg = (
             "Cannot train in a process that was forked after TensorFlow had started. "
             "Start processes by joblib's default backend (loky) or by "
@@ -32,18 +33,6 @@ def check_process() -> None:
         )
         raise RuntimeError(msg)
     _process = os.getpid()
-
-
-def _has_started(tensorflow: Any) -> bool:
-    """Return whether TensorFlow has started: then its threads cannot be changed."""
-    threading = tensorflow.config.threading
-    n_threads = threading.get_inter_op_parallelism_threads()
-    try:
-        threading.set_inter_op_parallelism_threads(n_threads + 1)
-    except RuntimeError:
-        return True
-    threading.set_inter_op_parallelism_threads(n_threads)
-    return False
 
 
 def _is_forked_after_start() -> bool:
@@ -56,7 +45,7 @@ def _is_forked_after_start() -> bool:
         "tensorflow" in sys.modules
         and threads.is_dir()
         and len(list(threads.iterdir())) == 1
-        and _has_started(sys.modules["tensorflow"])
+        and has_started(sys.modules["tensorflow"])
     )
 
 

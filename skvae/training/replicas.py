@@ -20,7 +20,7 @@ from skvae.network.backend import tf
 
 T = TypeVar("T")
 
-_STRATEGIES = (
+STRATEGIES = (
     tf.distribute.MirroredStrategy,
     tf.distribute.MultiWorkerMirroredStrategy,
     tf.distribute.OneDeviceStrategy,
@@ -51,7 +51,7 @@ def current_strategy() -> tf.distribute.Strategy:
         If the strategy is not supported.
     """
     strategy = tf.distribute.get_strategy()
-    if tf.distribute.has_strategy() and not isinstance(strategy, _STRATEGIES):
+    if tf.distribute.has_strategy() and not isinstance(strategy, STRATEGIES):
         msg = (
             f"ConvVAE supports the scopes of MirroredStrategy, OneDeviceStrategy and "
             f"MultiWorkerMirroredStrategy, got {type(strategy).__name__}."
@@ -98,7 +98,7 @@ class Replicas:
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
         # True for one replica, too: OneDeviceStrategy selects its device.
-        self.has_strategy = isinstance(strategy, _STRATEGIES)
+        self.has_strategy = isinstance(strategy, STRATEGIES)
         here = self._local(strategy.run(_replica_id))
         self._first = int(here[0])
         self._n_here = len(here)

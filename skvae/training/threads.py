@@ -1,8 +1,9 @@
-"""Thread settings of TensorFlow in this process.
+"""Threads that compute a training step.
 
-TensorFlow has one setting per process for the number of threads in an operation. With
-one thread, several operations run in parallel on parts of a batch, and threads do not
-wait for each other after each operation: up to twice as fast.
+By default, TensorFlow splits each operation among all cores. With one thread per
+operation, several operations run in parallel on parts of a batch, and threads do not
+wait for each other after each operation: up to twice as fast. It is a setting of the
+process, so training has it in a session of its own where it can.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import contextlib
 import math
 import os
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
-import joblib
 from sklearn.utils import check_scalar
 
 from skvae.architecture import Architecture
@@ -77,36 +77,71 @@ def configure_threads(n_threads: int | None = None) -> None:
         raise RuntimeError(msg) from error
 
 
-def prefer_threads(n_threads: int) -> None:
-    """Configure threads that neither the user has set nor TensorFlow has started."""
-    with contextlib.suppress(RuntimeError):
+def limit_worker() -> None:
+    """Limit a worker process of joblib or Dask to the cores assigned to it.
+
+    joblib and Dask set OMP_NUM_THREADS, which TensorFlow does not read: each of n
+    workers would start threads for all cores. What the user has set stays.
+    """
+    n_threads = n_worker_cores()
+    if n_threads is None:
+        return
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started
         if not _n_threads("intra"):
             _settings().set_intra_op_parallelism_threads(1)
         if not _n_threads("inter"):
             _settings().set_inter_op_parallelism_threads(n_threads)
 
 
-def limit_worker() -> None:
-    """Limit a worker process of joblib or Dask to the cores assigned to it.
+class Split(NamedTuple):
+    """Parts of a batch that are computed side by side, and threads for them.
 
-    joblib and Dask set OMP_NUM_THREADS, which TensorFlow does not read: each of n
-    workers would start threads for all cores.
+    Parameters
+    ----------
+    n_parts : int
+    n_session_threads : int
+        Threads of a session, one per operation; 0 for TensorFlow's context.
     """
-    n_threads = n_worker_cores()
-    if n_threads is not None:
-        prefer_threads(n_threads)
+
+    n_parts: int
+    n_session_threads: int
 
 
-def n_parts(architecture: Architecture, batch_size: int) -> int:
-    """Number of parts of a batch to compute in parallel."""
+def split_of_batch(
+    architecture: Architecture, batch_size: int, *, can_use_session: bool
+) -> Split:
+    """Choose parts and threads for the batches of a fit.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    batch_size : int
+    can_use_session : bool
+        False if devices or strategies exclude a session.
+    """
+    batch_pixels = batch_size * architecture.n_pixels
+    for_pixels = max(1, batch_pixels // _MIN_PART_PIXELS)
+    n_threads = _n_threads("inter") or n_cores()
+    # Of many cores, the parts would occupy less than half.
+    leaves_cores = n_threads > 2 * _MAX_PARTS and for_pixels > _MAX_PARTS
+    is_session = (
+        can_use_session
+        and _sessions_have_threads()
+        and not _n_threads("intra")
+        and not leaves_cores
+    )
+    has_one_each = is_session or _n_threads("intra") == 1
+    for_cores = min(n_threads, for_pixels) if has_one_each else 1
     at_once = max(1, _LAYER_BYTES // (4 * architecture.largest_layer))
     for_memory = math.ceil(batch_size / at_once)
-    for_cores = 1
-    if _n_threads("intra") == 1:
-        batch_pixels = batch_size * architecture.n_pixels
-        n_at_once = _n_threads("inter") or joblib.cpu_count()
-        for_cores = max(1, min(n_at_once, batch_pixels // _MIN_PART_PIXELS))
-    return min(max(for_memory, for_cores), _MAX_PARTS)
+    n_parts = min(max(for_memory, for_cores), _MAX_PARTS)
+    return Split(n_parts, n_threads if is_session else 0)
+
+
+def _sessions_have_threads() -> bool:
+    from skvae.network import backend  # noqa: PLC0415  takes seconds
+
+    return backend.SESSIONS_HAVE_THREADS
 
 
 def _settings() -> Any:

@@ -12,11 +12,12 @@ import numpy as np
 from skvae.architecture import FIXED_NOISE_VARIANCE, Architecture
 from skvae.network import objective
 from skvae.network.backend import keras, tf
-from skvae.training.compiled import GraphFunction, Network, leased
+from skvae.training.compiled import Network, leased
+from skvae.training.execution import ContextExecution, SessionExecution, is_on_cpu
 from skvae.training.gradient import batch_gradient
 from skvae.training.plan import TrainingState
-from skvae.training.replicas import Replicas
-from skvae.training.threads import n_parts
+from skvae.training.replicas import STRATEGIES, Replicas
+from skvae.training.threads import Split, split_of_batch
 
 # The gradient of the loss in nats per pixel is clipped to this global norm.
 GRADIENT_CLIP_NORM = 10.0
@@ -43,19 +44,45 @@ class Trainer:
 
     Keras optimizers need variables on TensorFlow. A fit loads them, trains, and copies
     them out.
+
+    Parameters
+    ----------
+    network : Network
+    optimizer : str
+    strategy : tf.distribute.Strategy
+        Shares the work among its replicas.
+    split : Split
+        Parts of a batch, and the threads that compute them.
     """
 
     def __init__(
-        self, network: Network, optimizer: str, n_parts: int, strategy: Any
+        self, network: Network, optimizer: str, strategy: Any, split: Split
     ) -> None:
-        architecture = network.architecture
         self._network = network
         self.replicas = Replicas(strategy)
-        self._gradient = batch_gradient(network, n_parts, self.replicas)
-        self._weights = keras.Variable(
-            np.zeros(architecture.n_weights), dtype="float32", name="weights"
+        self._gradient = batch_gradient(network, split.n_parts, self.replicas)
+        self._execution: ContextExecution | SessionExecution = (
+            SessionExecution(split.n_session_threads)
+            if split.n_session_threads
+            else ContextExecution()
         )
-        self._average = tf.Variable(np.zeros(architecture.n_weights), dtype=tf.float32)
+        with self._execution.scope():
+            self._make_variables(optimizer)
+        self._new_optimizer = self._execution.read(self._optimizer_variables)
+        self._steps = self._execution.function(
+            self._train,
+            network.architecture.image_shape,
+            tf.TensorSpec((8,), tf.float64),
+            tf.TensorSpec((4,), tf.int64),
+        )
+
+    def _make_variables(self, optimizer: str) -> None:
+        architecture = self._network.architecture
+        # Zeros by an initializer: a session's graph would contain an array.
+        self._weights = keras.Variable(
+            "zeros", (architecture.n_weights,), dtype="float32", name="weights"
+        )
+        self._average = tf.Variable(tf.zeros(architecture.n_weights))
         self._noise_variance = tf.Variable(FIXED_NOISE_VARIANCE, dtype=tf.float32)
         # A variable of our own: Keras's has the dtype that the host has set as floatx.
         self._learning_rate = tf.Variable(0.0, dtype=tf.float32)
@@ -75,16 +102,10 @@ class Trainer:
         self._optimizer.build([self._weights])
         # In Keras's order, as their names depend on the host's name scopes. Versions of
         # Keras put nadam's number before or after the others.
-        self._optimizer_variables = list(self._optimizer.variables)
+        variables = list(self._optimizer.variables)
         if optimizer == "nadam":
-            self._optimizer_variables.sort(key=_is_number)
-        self._new_optimizer = self._optimizer_arrays()
-        self._steps = GraphFunction(
-            self._train,
-            architecture.image_shape,
-            tf.TensorSpec((8,), tf.float64),
-            tf.TensorSpec((4,), tf.int64),
-        )
+            variables.sort(key=_is_number)
+        self._optimizer_variables = [variable.value for variable in variables]
 
     @property
     def compute_dtype(self) -> str:
@@ -93,13 +114,16 @@ class Trainer:
 
     def load(self, state: TrainingState, learning_rate: float) -> None:
         """Set all variables; without optimizer arrays to those of a new optimizer."""
-        self._weights.assign(state.last_weights)
-        self._average.assign(state.weights)
-        self._noise_variance.assign(state.noise_variance)
-        arrays = state.optimizer_arrays or self._new_optimizer
-        for variable, array in zip(self._optimizer_variables, arrays, strict=True):
-            variable.assign(array)
-        self._learning_rate.assign(learning_rate)
+        self._execution.assign(
+            [*self._variables_of_state(), self._learning_rate],
+            [
+                state.weights,
+                state.last_weights,
+                state.noise_variance,
+                *(state.optimizer_arrays or self._new_optimizer),
+                learning_rate,
+            ],
+        )
 
     def state(self, seed: int, n_epochs: int) -> TrainingState:
         """Copy all variables.
@@ -109,15 +133,28 @@ class Trainer:
         seed, n_epochs : int
             Seed of the training, and its epochs so far.
         """
+        n_steps, weights, last_weights, noise_variance, *optimizer_arrays = (
+            self._execution.read(
+                [self._optimizer.iterations.value, *self._variables_of_state()]
+            )
+        )
         return TrainingState(
             seed=seed,
             n_epochs=n_epochs,
-            n_steps=int(self._optimizer.iterations),
-            weights=self._average.numpy().copy(),
-            last_weights=self._weights.numpy().copy(),
-            noise_variance=float(self._noise_variance),
-            optimizer_arrays=self._optimizer_arrays(),
+            n_steps=int(n_steps),
+            weights=weights,
+            last_weights=last_weights,
+            noise_variance=float(noise_variance),
+            optimizer_arrays=optimizer_arrays,
         )
+
+    def _variables_of_state(self) -> list[Any]:
+        return [
+            self._average,
+            self._weights.value,
+            self._noise_variance,
+            *self._optimizer_variables,
+        ]
 
     def train_steps(
         self,
@@ -166,10 +203,7 @@ class Trainer:
         floats = [low, span, kl_weight, free_bits, noise_factor, *sums]
         integers = [batch_size, noise_seed, first_step, n_images]
         with self.replicas.lost_worker_named():
-            return self._steps(images, floats, integers).numpy()
-
-    def _optimizer_arrays(self) -> list[np.ndarray]:
-        return [np.array(variable.numpy()) for variable in self._optimizer_variables]
+            return self._steps(images, floats, integers)
 
     def _train(self, images: Any, floats: Any, integers: Any) -> Any:
         low, span = tf.unstack(floats[:2])
@@ -268,7 +302,9 @@ def leased_trainer(
     strategy : tf.distribute.Strategy
         Shares the work among its replicas.
     """
+    can_use_session = not isinstance(strategy, STRATEGIES) and is_on_cpu()
     n_rows = math.ceil(batch_size / strategy.num_replicas_in_sync)
-    kind = (optimizer, n_parts(architecture, n_rows), strategy)
+    split = split_of_batch(architecture, n_rows, can_use_session=can_use_session)
+    kind = (optimizer, strategy, split)
     with leased(architecture, kind, lambda network: Trainer(network, *kind)) as trainer:
         yield trainer
