@@ -6,20 +6,19 @@ the same time count in full, so their sum is more than the duration of a step.
 Usage (about 1 minute on 2 cores):
 
     pip install -e '.[benchmarks]'
-    python benchmarks/speed/step_profile.py [--one-thread]
+    python benchmarks/speed/step_profile.py
 
-The script prints a table in Markdown.
+The script prints a table in Markdown. TF_NUM_INTRAOP_THREADS sets the threads per
+operation, of which `fit` takes one by default.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import skvae
 from benchmarks.speed.sides.skvae_side import conv_vae
 from benchmarks.speed.workloads import Training, make_images
 
@@ -51,7 +50,7 @@ CALLS = ("While", "If", "PartitionedCall")
 
 def profile(workload: Training) -> Counter[str]:
     """Microseconds of each type of operation in a training step."""
-    # After skvae, which enables oneDNN, and after `configure_threads`.
+    # After skvae, which enables oneDNN.
     import tensorflow as tf  # noqa: PLC0415
     from tensorflow.tsl.profiler.protobuf import xplane_pb2  # noqa: PLC0415
 
@@ -83,12 +82,6 @@ def profile(workload: Training) -> Counter[str]:
 
 def main() -> None:
     """Print a column for each workload."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--one-thread", action="store_true", help="one thread per operation"
-    )
-    if parser.parse_args().one_thread:
-        skvae.configure_threads()
     table = [["", "microseconds a step", *KINDS]]
     for workload in WORKLOADS:
         times = profile(workload)
