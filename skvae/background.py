@@ -1,12 +1,14 @@
 """Calls in threads of their own.
 
 The pools of `concurrent.futures` refuse work once the main thread has ended, although
-other threads may go on to use an estimator.
+other threads may go on to use an estimator. Threads and events of `threading` take
+locks in Python code. An exception of a signal handler there would leave them locked, so
+only functions in C are used.
 """
 
 from __future__ import annotations
 
-import threading
+import _thread
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
@@ -20,7 +22,7 @@ class Task(Generic[T]):
     """Call of a function in another thread, in this thread's context.
 
     scikit-learn's configuration and context variables, which are numpy's error state
-    too, are those of the thread that starts the task.
+    too, are those of the thread that makes the task. Only that thread may use it.
 
     Parameters
     ----------
@@ -33,10 +35,11 @@ class Task(Generic[T]):
         self._results: list[T] = []
         self._error: BaseException | None = None
         # Acquired by the thread that decides whether the function is called.
-        self._decision = threading.Lock()
-        # Thread.join takes the thread as over once a signal handler has raised in it
-        # (before Python 3.13).
-        self._is_over = threading.Event()
+        self._decision = _thread.allocate_lock()
+        self._is_over = False
+        # Locked until then.
+        self._end = _thread.allocate_lock()
+        self._end.acquire()
         context, config = copy_context(), get_config()
 
         def run() -> None:
@@ -48,9 +51,10 @@ class Task(Generic[T]):
             except BaseException as error:  # noqa: BLE001  raised by `result`
                 self._error = error
             finally:
-                self._is_over.set()
+                self._is_over = True
+                self._end.release()
 
-        self._thread = threading.Thread(target=run)
+        self._run = run
 
     def start(self) -> None:
         """Start the thread.
@@ -58,17 +62,32 @@ class Task(Generic[T]):
         A signal handler may raise within, and leave the thread started. Call it in a
         `try`, and `stop` in its clean-up.
         """
-        self._thread.start()
+        _thread.start_new_thread(self._run, ())
 
     def stop(self) -> None:
-        """Do not call the function, or wait until it has returned or raised."""
+        """Do not call the function, or wait until it has returned or raised.
+
+        What a signal handler raises meanwhile is raised afterwards.
+        """
         if self._decision.acquire(blocking=False):
-            self._is_over.set()
-        self._is_over.wait()
+            self._is_over = True
+        error = None
+        while not self._is_over:
+            try:
+                self._wait()
+            except BaseException as raised:  # noqa: BLE001  raised below
+                error = raised
+        if error is not None:
+            raise error
 
     def result(self) -> T:
         """Wait for the function; return its result or raise its error."""
-        self._is_over.wait()
+        self._wait()
         if self._error is not None:
             raise self._error
         return self._results[0]
+
+    def _wait(self) -> None:
+        # Checked, because a signal handler may have raised after an earlier wait.
+        while not self._is_over:
+            self._end.acquire()

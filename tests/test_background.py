@@ -1,5 +1,6 @@
 """Calls in other threads: none goes on unattended."""
 
+import signal
 import threading
 import time
 
@@ -19,19 +20,13 @@ class Alarm(Exception):  # noqa: N818
 @pytest.fixture
 def alarm_in_start(monkeypatch):
     """A signal handler raises while a thread starts."""
-    start = threading.Thread.start
+    start = Task.start
 
-    def starting(thread):
-        start(thread)
+    def starting(task):
+        start(task)
         raise Alarm
 
-    n_threads = threading.active_count()
-    monkeypatch.setattr(threading.Thread, "start", starting)
-    yield
-    deadline = time.monotonic() + 10
-    while threading.active_count() > n_threads:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    monkeypatch.setattr(Task, "start", starting)
 
 
 def test_a_stopped_task_that_has_not_begun_is_not_called():
@@ -55,6 +50,33 @@ def test_stop_waits_for_a_task_that_has_begun():
     task.start()
     begun.wait()
     task.stop()
+    assert calls == [1]
+
+
+@pytest.mark.linux
+def test_stop_waits_through_alarms():
+    """Otherwise a fit would leave its variables while they are still trained."""
+    begun, calls = threading.Event(), []
+
+    def function():
+        begun.set()
+        time.sleep(0.3)
+        calls.append(1)
+
+    def handler(*_):
+        raise Alarm
+
+    task = Task(function)
+    previous = signal.signal(signal.SIGALRM, handler)
+    try:
+        task.start()
+        begun.wait()
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.05)
+        with pytest.raises(Alarm):
+            task.stop()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
     assert calls == [1]
 
 

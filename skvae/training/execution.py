@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from skvae.background import Task
 from skvae.network.backend import tf
 from skvae.training.compiled import GraphFunction, lock
 
@@ -75,7 +76,7 @@ class SessionExecution:
         """Context in which variables are made."""
         with self._graph.as_default():
             yield
-            self._session.run(tf.compat.v1.global_variables_initializer())
+            self._run(tf.compat.v1.global_variables_initializer())
 
     def function(
         self, body: Callable[..., Any], row_shape: tuple[int, ...], *signature: Any
@@ -85,19 +86,18 @@ class SessionExecution:
         # Inputs and outputs in the graph, by the dtype of the rows.
         built: dict[np.dtype, tuple[list[Any], Any]] = {}
 
+        def build(dtype: np.dtype) -> tuple[list[Any], Any]:
+            specs = (tf.TensorSpec((None, *row_shape), dtype), *signature)
+            placeholder = tf.compat.v1.placeholder
+            with lock, self._graph.as_default():
+                inputs = [placeholder(spec.dtype, spec.shape) for spec in specs]
+                return inputs, function(*inputs)
+
         def call(rows: np.ndarray, *args: Any) -> np.ndarray:
-            with lock:
-                if rows.dtype not in built:
-                    specs = (tf.TensorSpec((None, *row_shape), rows.dtype), *signature)
-                    with self._graph.as_default():
-                        inputs = [
-                            tf.compat.v1.placeholder(spec.dtype, spec.shape)
-                            for spec in specs
-                        ]
-                        built[rows.dtype] = inputs, function(*inputs)
+            if rows.dtype not in built:
+                built[rows.dtype] = build(rows.dtype)
             inputs, outputs = built[rows.dtype]
-            feeds = dict(zip(inputs, (rows, *args), strict=True))
-            return self._session.run(outputs, feeds)
+            return self._run(outputs, dict(zip(inputs, (rows, *args), strict=True)))
 
         return call
 
@@ -106,8 +106,21 @@ class SessionExecution:
         # Fed to the initializers in place of the initial values.
         initializers = [variable.initializer for variable in variables]
         values = [initializer.inputs[1] for initializer in initializers]
-        self._session.run(initializers, dict(zip(values, arrays, strict=True)))
+        self._run(initializers, dict(zip(values, arrays, strict=True)))
 
     def read(self, variables: Sequence[Any]) -> list[Any]:
         """Copy the values of variables."""
-        return [np.array(value) for value in self._session.run(list(variables))]
+        return [np.array(value) for value in self._run(list(variables))]
+
+    def _run(self, fetches: Any, feeds: dict[Any, Any] | None = None) -> Any:
+        """Run the session in another thread.
+
+        TensorFlow ends the process, or raises another error, if a signal handler raises
+        in some lines of `Session.run`. Handlers run in the main thread only.
+        """
+        task = Task(self._session.run, fetches, feeds)
+        try:
+            task.start()
+            return task.result()
+        finally:
+            task.stop()
