@@ -22,7 +22,7 @@ class Task(Generic[T]):
     """Call of a function in another thread, in this thread's context.
 
     scikit-learn's configuration and context variables, which are numpy's error state
-    too, are those of the thread that makes the task. Only that thread may use it.
+    too, are those of the thread that makes the task. Only one thread may wait for it.
 
     Parameters
     ----------

@@ -68,6 +68,8 @@ class SessionExecution:
         config.session_inter_op_thread_pool.add(
             num_threads=n_threads, global_name=f"skvae {n_threads}"
         )
+        # The graph only calls functions, which TensorFlow optimizes on their own.
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
         self._graph = tf.Graph()
         self._session = v1.Session(graph=self._graph, config=config)
 

@@ -164,4 +164,4 @@ def test_a_closed_generator_reads_no_further():
     blocks = shuffled(Images(), np.arange(100), 8, rng, lambda rows: rows)
     next(blocks)
     blocks.close()
-    assert len(read) == 2
+    assert len(read) <= 2  # of 13; the second may not have begun
