@@ -306,7 +306,11 @@ def _start_tensorflow() -> None:
     with _muted_stderr():
         from skvae.network.backend import tf  # noqa: PLC0415
 
-        tf.zeros(())  # TensorFlow logs to stderr when it initializes its devices
+        # TensorFlow logs to stderr when it initializes its devices, and when a session
+        # first runs.
+        tf.zeros(())
+        with tf.compat.v1.Session(graph=tf.Graph()) as session:
+            session.run(tf.zeros(()))
 
 
 @contextmanager

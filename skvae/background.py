@@ -40,21 +40,8 @@ class Task(Generic[T]):
         # Locked until then.
         self._end = _thread.allocate_lock()
         self._end.acquire()
-        context, config = copy_context(), get_config()
-
-        def run() -> None:
-            if not self._decision.acquire(blocking=False):
-                return
-            try:
-                with config_context(**config):
-                    self._results.append(context.run(function, *args))
-            except BaseException as error:  # noqa: BLE001  raised by `result`
-                self._error = error
-            finally:
-                self._is_over = True
-                self._end.release()
-
-        self._run = run
+        self._call = function, args
+        self._context, self._config = copy_context(), get_config()
 
     def start(self) -> None:
         """Start the thread.
@@ -67,7 +54,7 @@ class Task(Generic[T]):
     def stop(self) -> None:
         """Do not call the function, or wait until it has returned or raised.
 
-        What a signal handler raises meanwhile is raised afterwards.
+        What a signal handler raises while it waits is raised afterwards.
         """
         if self._decision.acquire(blocking=False):
             self._is_over = True
@@ -86,6 +73,20 @@ class Task(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._results[0]
+
+    # A method, because a function stored here would refer to the task. Arguments would
+    # then stay in memory until Python looks for cycles.
+    def _run(self) -> None:
+        function, args = self._call
+        try:
+            if self._decision.acquire(blocking=False):
+                with config_context(**self._config):
+                    self._results.append(self._context.run(function, *args))
+        except BaseException as error:  # noqa: BLE001  raised by `result`
+            self._error = error
+        finally:
+            self._is_over = True
+            self._end.release()
 
     def _wait(self) -> None:
         # Checked, because a signal handler may have raised after an earlier wait.

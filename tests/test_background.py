@@ -1,8 +1,10 @@
 """Calls in other threads: none goes on unattended."""
 
+import gc
 import signal
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -51,6 +53,24 @@ def test_stop_waits_for_a_task_that_has_begun():
     begun.wait()
     task.stop()
     assert calls == [1]
+
+
+def test_arguments_do_not_outlive_a_task():
+    """Blocks of large data would pile up until Python looks for cycles."""
+    array = np.zeros(3)
+    reference = weakref.ref(array)
+    task = Task(np.sum, array)
+    gc.disable()
+    try:
+        task.start()
+        assert task.result() == 0
+        del array, task
+        deadline = time.monotonic() + 10
+        while reference() is not None:  # until the thread has ended
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.linux

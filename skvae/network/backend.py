@@ -64,7 +64,7 @@ _SEPARATE_POOLS = "TF_OVERRIDE_GLOBAL_THREADPOOL"
 def _separate_pools() -> bool:
     """Let sessions have threads of their own; return whether they do.
 
-    The context has as many threads as without this.
+    The context has as many threads as without this, for each of its devices.
     """
     if _SEPARATE_POOLS in os.environ or has_started(tf):
         return False

@@ -122,12 +122,14 @@ def split_of_batch(
     """
     batch_pixels = batch_size * architecture.n_pixels
     for_pixels = max(1, batch_pixels // _MIN_PART_PIXELS)
-    n_threads = _n_threads("inter") or n_cores()
+    n_set = max(0, _n_threads("inter"))
+    n_threads = n_set or n_cores()
     # Of many cores, the parts would occupy less than half.
     leaves_cores = n_threads > 2 * _MAX_PARTS and for_pixels > _MAX_PARTS
     is_session = (
         can_use_session
         and _sessions_have_threads()
+        and not n_set
         and not _n_threads("intra")
         and not leaves_cores
     )
