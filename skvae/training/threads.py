@@ -37,8 +37,8 @@ def configure_threads(n_threads: int | None = None) -> None:
     TensorFlow splits each operation among all cores by default, and they wait for each
     other at its end. With one thread per operation, `fit` computes parts of a batch
     side by side, which is faster for most networks. It does so without this call, in a
-    session of TensorFlow of its own, except in the scope of a strategy and for large
-    batches on more than 16 cores. This call sets the number of cores, too.
+    session of TensorFlow of its own, with exceptions that the user guide lists under
+    "Speed and threads". This call sets the number of cores, too.
 
     Call it at the beginning of a script or notebook. It holds for all that TensorFlow
     computes in this process. Other networks may become slower, because each of their
