@@ -206,10 +206,8 @@ import signal
 from skvae.__main__ import main
 from skvae.data.pictures import picture_paths, read_pictures
 signal.signal(signal.SIGINT, signal.default_int_handler)
-main(["X.npy", "--epochs", "2000", "--filters", "2"])  # a line every 200
+main([])  # a line every 10 of 100 epochs
 """
-    # So few images that training does not stop early.
-    np.save(tmp_path / "X.npy", np.random.default_rng(0).random((100, 8, 8)))
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code],
         cwd=tmp_path,
