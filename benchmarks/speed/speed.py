@@ -61,7 +61,7 @@ TRAININGS = (
     Training(size=8, hidden_layers=2, batch_size=32, n_images=3200, epochs=6),
     Training(size=32, hidden_layers=2, batch_size=128, n_images=2560, epochs=4),
     Training(
-        size=28, hidden_layers=2, batch_size=64, n_images=1280, epochs=6, filters=32
+        size=28, hidden_layers=2, batch_size=64, n_images=1280, epochs=12, filters=32
     ),
     Training(
         size=64, hidden_layers=3, batch_size=64, n_images=256, epochs=6, filters=32
