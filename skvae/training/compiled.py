@@ -107,9 +107,9 @@ class Network:
         # Trainers that no fit uses, the last returned last, and the number of others.
         self.idle_trainers: list[Any] = []
         self.n_trainers_in_use = 0
-        # Shared by the trainers: graphs of the gradient by the number of parts of a
-        # batch.
-        self.gradients: dict[int, GraphFunction] = {}
+        # Graphs of the gradient, by `Split`. Trainers with the same one share it; a graph
+        # traced for a session has no device.
+        self.gradients: dict[Any, GraphFunction] = {}
 
     @property
     def n_kept(self) -> int:

@@ -13,10 +13,11 @@ from skvae.network import objective
 from skvae.network.backend import tf
 from skvae.training.compiled import INTEGER, SCALAR, SCALAR32, GraphFunction, Network
 from skvae.training.replicas import Replicas
+from skvae.training.threads import Split
 
 
 def batch_gradient(
-    network: Network, n_parts: int, replicas: Replicas
+    network: Network, split: Split, replicas: Replicas
 ) -> Callable[..., tuple[Any, Any, Any]]:
     """Return the gradient function of a network, to be called in a trainer's graph.
 
@@ -26,8 +27,8 @@ def batch_gradient(
     Parameters
     ----------
     network : Network
-    n_parts : int
-        Number of parts of a batch to compute in parallel.
+    split : Split
+        Parts of a batch, and the threads that compute them.
     replicas : Replicas
         Replicas that share the batch.
 
@@ -36,14 +37,14 @@ def batch_gradient(
     callable
         With the parameters of `BatchGradient.__call__`.
     """
-    gradient = BatchGradient(network, n_parts, replicas)
+    gradient = BatchGradient(network, split.n_parts, replicas)
     # Replicas can only sum within the graph that their strategy runs, and a graph keeps
     # the device that it was traced for.
     if replicas.has_strategy:
         return gradient
-    if n_parts not in network.gradients:
-        network.gradients[n_parts] = gradient.as_graph()
-    return network.gradients[n_parts]
+    if split not in network.gradients:
+        network.gradients[split] = gradient.as_graph()
+    return network.gradients[split]
 
 
 class BatchGradient:

@@ -60,7 +60,7 @@ class Trainer:
     ) -> None:
         self._network = network
         self.replicas = Replicas(strategy)
-        self._gradient = batch_gradient(network, split.n_parts, self.replicas)
+        self._gradient = batch_gradient(network, split, self.replicas)
         self._execution: ContextExecution | SessionExecution = (
             SessionExecution(split.n_session_threads)
             if split.n_session_threads
