@@ -220,10 +220,10 @@ def speed(workloads: tuple[str, ...], sides: tuple[str, ...]) -> Table:
                 key = (row["workload"], column)
                 ratio = float(row["median"])
                 ratios[key] = min(ratio, ratios.get(key, ratio))
-    rows = [
-        [_WORKLOADS[workload], *(_rounded(ratios.get((workload, side))) for side in sides)]
-        for workload in workloads
-    ]
+    rows = []
+    for workload in workloads:
+        cells = (_rounded(ratios.get((workload, side))) for side in sides)
+        rows.append([_WORKLOADS[workload], *cells])
     return [["", *sides], *rows]
 
 

@@ -107,7 +107,7 @@ class Network:
         # Trainers that no fit uses, the last returned last, and the number of others.
         self.idle_trainers: list[Any] = []
         self.n_trainers_in_use = 0
-        # Graphs of the gradient, by `Split`. Trainers with the same one share it; a graph
+        # Graphs of the gradient, which trainers with the same `Split` share. One that is
         # traced for a session has no device.
         self.gradients: dict[Any, GraphFunction] = {}
 
