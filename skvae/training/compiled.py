@@ -107,8 +107,8 @@ class Network:
         # Trainers that no fit uses, the last returned last, and the number of others.
         self.idle_trainers: list[Any] = []
         self.n_trainers_in_use = 0
-        # Graphs of the gradient, which trainers with the same `Split` share. One that is
-        # traced for a session has no device.
+        # Graphs of the gradient, which trainers with the same `Split` share. Those that
+        # are traced for a session have no device.
         self.gradients: dict[Any, GraphFunction] = {}
 
     @property
