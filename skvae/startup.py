@@ -1,10 +1,11 @@
-"""Whether TensorFlow has started in this process.
+"""Whether TensorFlow has started in this process, and the threads of the process.
 
 It starts when it first computes something. From then on, its threads stay as they are.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -18,3 +19,9 @@ def has_started(tensorflow: Any) -> bool:
         return True
     threading.set_inter_op_parallelism_threads(n_threads)
     return False
+
+
+def n_os_threads() -> int | None:
+    """Number of threads of this process, or None on other systems than Linux."""
+    threads = Path("/proc/self/task")
+    return len(list(threads.iterdir())) if threads.is_dir() else None

@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 
-from skvae.startup import has_started
+from skvae.startup import has_started, n_os_threads
 
 # TensorFlow reads it when it is loaded. By itself it uses oneDNN, which computes
 # convolutions faster, on some processors only.
@@ -68,15 +68,24 @@ def _separate_pools() -> bool:
     """
     if _SEPARATE_POOLS in os.environ or has_started(tf):
         return False
-    v1 = tf.compat.v1
-    # No GPU, so that the session does not allocate its memory.
-    config = v1.ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
+    v1, n_threads = tf.compat.v1, 8
+    config = v1.ConfigProto(
+        # No GPU, so that the session does not allocate its memory.
+        device_count={"GPU": 0},
+        intra_op_parallelism_threads=n_threads,
+        inter_op_parallelism_threads=1,
+        use_per_session_threads=True,
+    )
+    before = n_os_threads()
     os.environ[_SEPARATE_POOLS] = "1"
     try:
-        v1.Session(graph=tf.Graph(), config=config).close()  # makes a device
+        session = v1.Session(graph=tf.Graph(), config=config)  # makes a device
     finally:
         del os.environ[_SEPARATE_POOLS]
-    return True
+    after = n_os_threads()
+    session.close()
+    # Too late if TensorFlow has made a device before, as its list_local_devices does.
+    return before is None or after is None or after - before >= n_threads
 
 
 # Sessions can have one thread per operation, while the context has the host's threads.

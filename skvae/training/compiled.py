@@ -22,7 +22,7 @@ from skvae.network.precision import layer_policy
 
 # Bounds of the cache: networks, and weights of all of them (with Adam, 16 bytes each).
 # A network with several trainers counts once for each. The least recently used goes
-# first; the newest and those in use stay. TensorFlow keeps some 6 MB of each that goes.
+# first; the newest and those in use stay. TensorFlow keeps some 9 MB of each that goes.
 MAX_NETWORKS = 64
 MAX_WEIGHTS_KEPT = 2**25
 

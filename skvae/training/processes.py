@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
-from skvae.startup import has_started
+from skvae.startup import has_started, n_os_threads
 
 
 def check_process() -> None:
@@ -38,13 +37,11 @@ def check_process() -> None:
 def _is_forked_after_start() -> bool:
     """Return whether TensorFlow has started, but has no threads here.
 
-    Only Linux has the folder of threads. Other systems rarely fork.
+    On Linux alone. Other systems rarely fork.
     """
-    threads = Path("/proc/self/task")
     return (
         "tensorflow" in sys.modules
-        and threads.is_dir()
-        and len(list(threads.iterdir())) == 1
+        and n_os_threads() == 1
         and has_started(sys.modules["tensorflow"])
     )
 

@@ -98,8 +98,9 @@ import numpy as np
 import tensorflow as tf
 {before}
 from skvae import ConvVAE
-X = np.random.default_rng(0).random((64, 8, 8))
+X = np.random.default_rng(0).random((128, 8, 8))
 vae = ConvVAE(2, filters=32, hidden_layers=2, epochs=3, random_state=0)
+vae.set_params(batch_size=128)  # two parts
 environment = dict(os.environ)
 joblib.dump(vae.fit(X), {file!r})
 vae.partial_fit(X)  # in the same session
@@ -116,6 +117,8 @@ def test_a_fit_has_one_thread_per_operation_and_the_host_its_own(run_python, tmp
         "default": ("", {}),
         "one": ("", {"TF_NUM_INTRAOP_THREADS": "1"}),
         "started": ("tf.zeros(3) + 1", {}),
+        # As `list_local_devices` of TensorFlow does, which old notebooks call.
+        "has a device": ("tf.compat.v1.Session(graph=tf.Graph()).close()", {}),
     }
     fits = {}
     for name, (before, environment) in settings.items():
@@ -123,6 +126,7 @@ def test_a_fit_has_one_thread_per_operation_and_the_host_its_own(run_python, tmp
         assert run_python(script, **environment).split() == ["0", "0"]
         fits[name] = joblib.load(tmp_path / name)
     assert_same_fit(fits["default"], fits["one"])
+    assert_same_fit(fits["has a device"], fits["started"])
     for path, weights in fits["default"].weights_.items():
         np.testing.assert_allclose(
             fits["started"].weights_[path], weights, rtol=0, atol=1e-4
