@@ -204,7 +204,6 @@ def test_ctrl_c_saves_what_was_trained(tmp_path):
     code = """
 import signal
 from skvae.__main__ import main
-from skvae.data.pictures import picture_paths, read_pictures
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main([])  # a line every 10 of 100 epochs
 """

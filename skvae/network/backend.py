@@ -68,7 +68,8 @@ def _separate_pools() -> bool:
     """
     if _SEPARATE_POOLS in os.environ or has_started(tf):
         return False
-    v1, n_threads = tf.compat.v1, 8
+    v1 = tf.compat.v1
+    n_threads = 8  # more than a session starts beside those of its operations
     config = v1.ConfigProto(
         # No GPU, so that the session does not allocate its memory.
         device_count={"GPU": 0},
@@ -85,7 +86,7 @@ def _separate_pools() -> bool:
     after = n_os_threads()
     session.close()
     # Too late if TensorFlow has made a device before, as its list_local_devices does.
-    return before is None or after is None or after - before >= n_threads
+    return before == 0 or after - before >= n_threads
 
 
 # Sessions can have one thread per operation, while the context has the host's threads.

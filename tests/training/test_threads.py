@@ -99,8 +99,8 @@ import tensorflow as tf
 {before}
 from skvae import ConvVAE
 X = np.random.default_rng(0).random((128, 8, 8))
-vae = ConvVAE(2, filters=32, hidden_layers=2, epochs=3, random_state=0)
-vae.set_params(batch_size=128)  # two parts
+# One batch, of two parts.
+vae = ConvVAE(2, filters=32, hidden_layers=2, epochs=3, batch_size=128, random_state=0)
 environment = dict(os.environ)
 joblib.dump(vae.fit(X), {file!r})
 vae.partial_fit(X)  # in the same session
